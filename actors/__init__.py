@@ -1,0 +1,1 @@
+"""The actors: one folder each, and the runtime that schedules them."""

@@ -1,0 +1,319 @@
+"""The base of all actors: a pykka actor without a thread, scheduled on its process's loop.
+
+pykka gives the actor its life cycle, registry, reference and failure hooks; this module replaces the four places where
+pykka would block a thread: the inbox (fed by ZeroMQ frames), the future, the start of the loop and the loop itself.
+
+A handler is a method decorated with :func:`handles`.  It handles its message to the end before the loop takes the next;
+or it is a generator that yields :class:`Ask` (or a list of them, asked at once) and is resumed with the answers.
+Between the yields other messages of the same actor are handled, unless the handler is *exclusive*: then they wait in
+order, which is what a lock on the actor would have done.
+
+Failure: a guest's error is an OSError raised by the handler of an ask, answered to the asker.  Anything else is a bug:
+the asker gets an answer that says so, the actor stops, and its node ends the sandbox with a reason.
+"""
+
+from __future__ import annotations
+
+import collections
+import traceback
+import types
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import pykka
+from pykka._envelope import Envelope as PykkaEnvelope
+
+from ...messages.base import Done, Failed, Message, Mode
+from ...messages.codec import Envelope, EnvelopeKind
+from ...messages.ordering import check_ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from .node import Node
+
+    #: What an asking handler is: it yields asks and returns its reply.
+    Asking = Generator["Ask | list[Ask]", Any, Any]
+
+__all__ = ["Actor", "ActorFailed", "Ask", "Refused", "handles"]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+class ActorFailed(RuntimeError):
+    """The asked actor stopped over a bug of ours, or is not there; the text says which and why."""
+
+
+class Refused(Exception):
+    """An ask was refused for a reason that is no errno; the text tells people what to do."""
+
+
+class Ask:
+    """One question on its way; a handler yields it to wait for the answer."""
+
+    __slots__ = ("message", "receiver")
+
+    def __init__(self, receiver: str, message: Message) -> None:
+        self.receiver = receiver
+        self.message = message
+
+
+def handles(message_type: type[Message], *, exclusive: bool = False) -> Callable[[_F], _F]:
+    """Register a method as the handler of *message_type*."""
+
+    def mark(method: _F) -> _F:
+        method.__dict__.setdefault("_handled_messages", []).append((message_type, exclusive))
+        return method
+
+    return mark
+
+
+class _Inbox:
+    """The queue between the node and the actor; putting wakes the actor on its loop."""
+
+    def __init__(self) -> None:
+        self._queue: collections.deque[PykkaEnvelope[Any]] = collections.deque()
+        self.wake: Callable[[], None] = lambda: None
+
+    def put(self, envelope: PykkaEnvelope[Any]) -> None:
+        self._queue.append(envelope)
+        self.wake()
+
+    def get(self) -> PykkaEnvelope[Any]:
+        return self._queue.popleft()
+
+    def empty(self) -> bool:
+        return not self._queue
+
+
+class Reply(pykka.Future[Any]):
+    """Where an ask's answer goes: back over the node to the asker, once."""
+
+    def __init__(self, node: Node | None = None, request: Envelope | None = None) -> None:
+        super().__init__()
+        self._node = node
+        self._request = request
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        """Actors never wait by blocking; they yield an Ask."""
+        raise RuntimeError("an actor does not wait on a future: yield an Ask")
+
+    def set(self, value: Any = None) -> None:
+        """Send *value* (a message, or None for Done) to the asker."""
+        if self._node is not None and self._request is not None:
+            self._node.answer(self._request, Done() if value is None else value)
+            self._node = None
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        """Send the exception to the asker as a Failed."""
+        error = exc_info[1] if exc_info else RuntimeError("unknown failure")
+        if isinstance(error, OSError):
+            self.set(Failed(errno=error.errno or 0, text=error.strerror or str(error), kind=type(error).__name__))
+        else:
+            self.set(Failed(errno=0, text=str(error), kind=type(error).__name__))
+
+
+class Actor(pykka.Actor):
+    """An actor with an address on a node. Subclasses own one kind of state and handle messages."""
+
+    _handlers: ClassVar[dict[type[Message], tuple[str, bool]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Collect the handlers of *cls* and its bases."""
+        super().__init_subclass__(**kwargs)
+        cls._handlers = dict(cls._handlers)
+        for name, member in vars(cls).items():
+            for message_type, exclusive in getattr(member, "_handled_messages", ()):
+                cls._handlers[message_type] = (name, exclusive)
+
+    def __init__(self, address: str, node: Node) -> None:
+        super().__init__()
+        self.address = address
+        self.node = node
+        #: Address of the actor whose message is being handled (valid until the handler's first yield).
+        self.sender = ""
+        #: Number of exclusive handlers in progress: 0 or 1.
+        self._exclusive = 0
+        self._scheduled = False
+        node.add(self)
+
+    # -- for subclasses -----------------------------------------------------------------------------------------
+
+    def tell(self, receiver: str, message: Message) -> None:
+        """Send *message* without waiting."""
+        self.node.send(EnvelopeKind.TELL, self.address, receiver, 0, message)
+
+    def ask(self, receiver: str, message: Message, resume: Callable[[Message], None]) -> None:
+        """Send *message*; *resume* is called with the reply, in a later turn.
+
+        Handlers rather yield :class:`Ask`, which comes here. WrongAsk when the order forbids it.
+        """
+        check_ask(self.address, receiver)
+        if message.mode is not Mode.ASK:
+            raise TypeError(f"{type(message).__name__} is not an ask")
+        self.node.ask(self.address, receiver, message, resume)
+
+    def drive(self, asking: Asking, finish: Callable[[Any, BaseException | None], None]) -> None:
+        """Run an asking generator to its end; *finish* gets its return value, or the exception that ended it."""
+        _Drive(self, asking, finish).step(None)
+
+    # -- pykka's extension points -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        return _Inbox()
+
+    @staticmethod
+    def _create_future() -> pykka.Future[Any]:
+        return Reply()
+
+    def _start_actor_loop(self) -> None:
+        self.actor_inbox.wake = self._schedule  # type: ignore[attr-defined]
+        self._actor_loop_setup()
+        if not self.actor_inbox.empty():
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.node.loop.call_soon(self._actor_loop)
+
+    def _actor_loop(self) -> None:
+        """Handle one message; come back next turn for the next one."""
+        self._scheduled = False
+        if self.actor_stopped.is_set():
+            self._actor_loop_teardown()
+            return
+        if self._exclusive or self.actor_inbox.empty():
+            return
+        envelope = self.actor_inbox.get()
+        self._handle_envelope(envelope)
+        if not self.actor_inbox.empty():
+            self._schedule()
+
+    def _handle_envelope(self, envelope: PykkaEnvelope[Any]) -> None:
+        reply_to = envelope.reply_to
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._finish_with_error(reply_to, error)
+            elif reply_to is not None:
+                reply_to.set(value)
+
+        try:
+            result = self._handle_receive(envelope.message)
+        except Exception as error:  # noqa: BLE001  # every failure has its answer
+            finish(None, error)
+            return
+        if isinstance(result, types.GeneratorType):
+            self.drive(result, finish)
+        else:
+            finish(result, None)
+
+    def _finish_with_error(self, reply_to: pykka.Future[Any] | None, error: BaseException) -> None:
+        guest_error = reply_to is not None and isinstance(error, (OSError, Refused))
+        if reply_to is not None:
+            reply_to.set_exception((type(error), error, error.__traceback__))
+        if not guest_error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop over a bug of ours: log it, leave the registry, and let the node end the sandbox."""
+        text = "".join(traceback.format_exception(error))
+        pykka.ActorRegistry.unregister(self.actor_ref)
+        self.actor_stopped.set()
+        self.on_failure(type(error), error, error.__traceback__)
+        self.node.actor_failed(self.address, f"{type(error).__name__}: {error}", text)
+
+    def on_stop(self) -> None:
+        """Leave the node."""
+        self.node.remove(self)
+
+    def _handle_receive(self, message: Any) -> Any:
+        if type(message) is not Envelope:
+            return super()._handle_receive(message)
+        self.sender = message.sender
+        return self.on_receive(message.message)
+
+    def on_receive(self, message: Any) -> Any:
+        """Dispatch to the handler; an unhandled message type is a bug of the sender."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise TypeError(f"{self.address} does not handle {type(message).__name__}")
+        name, exclusive = handler
+        result = getattr(self, name)(message)
+        if exclusive and isinstance(result, types.GeneratorType):
+            return self._hold_inbox(result)
+        return result
+
+    def _hold_inbox(self, asking: Asking) -> Asking:
+        """Run an exclusive handler: other messages wait in the inbox until it ends."""
+        self._exclusive += 1
+        try:
+            return (yield from asking)
+        finally:
+            self._exclusive -= 1
+            self._schedule()
+
+
+class _Drive:
+    """One asking generator in progress. Lives only for bounded waits; nothing here is saved."""
+
+    __slots__ = ("_actor", "_asking", "_finish", "_missing", "_replies")
+
+    def __init__(
+        self, actor: Actor, asking: Asking, finish: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        self._actor = actor
+        self._asking = asking
+        self._finish = finish
+        self._replies: list[Message | None] = []
+        self._missing = 0
+
+    def step(self, reply: Any) -> None:
+        try:
+            if isinstance(reply, Failed):
+                wanted = self._asking.throw(exception_of(reply))
+            else:
+                wanted = self._asking.send(reply)
+        except StopIteration as stop:
+            self._finish(stop.value, None)
+        except Exception as error:  # noqa: BLE001  # every failure has its answer
+            self._finish(None, error)
+        else:
+            self._wait_for(wanted)
+
+    def _wait_for(self, wanted: Ask | list[Ask]) -> None:
+        if isinstance(wanted, Ask):
+            try:
+                self._actor.ask(wanted.receiver, wanted.message, self.step)
+            except Exception as error:  # noqa: BLE001  # raise it where the question was asked
+                self.step(Failed(errno=0, text=str(error), kind=type(error).__name__))
+        elif not wanted:
+            self._actor.node.loop.call_soon(lambda: self.step([]))
+        else:
+            self._gather(wanted)
+
+    def _gather(self, asks: list[Ask]) -> None:
+        """Ask all at once; resume with the replies in order, Failed ones as exceptions in their place."""
+        self._replies = [None] * len(asks)
+        self._missing = len(asks)
+        for index, ask in enumerate(asks):
+            self._actor.ask(ask.receiver, ask.message, self._collector(index))
+
+    def _collector(self, index: int) -> Callable[[Message], None]:
+        def collect(reply: Message) -> None:
+            self._replies[index] = reply
+            self._missing -= 1
+            if self._missing == 0:
+                self.step([exception_of(r) if isinstance(r, Failed) else r for r in self._replies])
+
+        return collect
+
+
+def exception_of(failed: Failed) -> Exception:
+    """Return the exception that a Failed stands for at the asker."""
+    if failed.errno:
+        return OSError(failed.errno, failed.text)
+    if failed.kind == "Refused":
+        return Refused(failed.text)
+    return ActorFailed(f"{failed.kind}: {failed.text}")

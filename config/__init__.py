@@ -1,0 +1,1 @@
+"""Sandbox specification, limits, defaults and logging."""

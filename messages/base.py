@@ -1,0 +1,103 @@
+"""What a message is: a frozen dataclass with a tag that never changes its meaning.
+
+A message class is declared with :func:`message`; a plain value that travels inside messages with :func:`record`.
+Field types are limited to what msgpack carries without loss: ``int``, ``str``, ``bytes``, ``bool``, ``None``,
+``tuple[T, ...]``, ``dict[K, V]``, ``X | None`` and records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+__all__ = ["MESSAGE_TYPES", "Message", "Mode", "Record", "message", "record"]
+
+
+class Mode(enum.Enum):
+    """How a message travels."""
+
+    TELL = "tell"  #: no answer
+    ASK = "ask"  #: answered exactly once, in bounded time, by the reply type that it names
+    REPLY = "reply"  #: the answer to an ask
+
+
+class Record:
+    """Base of the plain values inside messages."""
+
+    __slots__ = ()
+
+
+class Message:
+    """Base of all messages. Class attributes are set by :func:`message`."""
+
+    __slots__ = ()
+    tag: ClassVar[int]
+    receiver: ClassVar[str]
+    mode: ClassVar[Mode]
+    reply: ClassVar[type[Message] | None]
+
+
+#: Every message type by its tag.
+MESSAGE_TYPES: dict[int, type[Message]] = {}
+
+#: First tag of each receiver's range; a range holds 0x100 tags, which are never reused.
+TAG_RANGES: dict[str, int] = {
+    "any": 0x000,
+    "supervisor": 0x100,
+    "kernel": 0x200,
+    "task_set": 0x300,
+    "thread_group": 0x400,
+    "worker": 0x500,
+    "mount_namespace": 0x600,
+    "timekeeper": 0x700,
+}
+
+_C = TypeVar("_C", bound=type)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def record(cls: _C) -> _C:
+    """Make *cls* a frozen, slotted, keyword-only dataclass that may be a field of a message."""
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def message(*, tag: int, receiver: str, mode: Mode, reply: type[Message] | None = None) -> Any:
+    """Declare a message class.
+
+    *tag* is the wire number, in *receiver*'s range; *receiver* is an actor kind of :data:`TAG_RANGES` (for a reply:
+    the kind that answers); *reply* is the answer's type when *mode* is ASK.  TypeError when the declaration is wrong.
+    """
+
+    def declare(cls: type[Message]) -> type[Message]:
+        first = TAG_RANGES[receiver]
+        if not first <= tag < first + 0x100:
+            raise TypeError(f"{cls.__name__}: tag {tag:#x} is outside the range of {receiver}")
+        if tag in MESSAGE_TYPES:
+            raise TypeError(f"{cls.__name__}: tag {tag:#x} is taken by {MESSAGE_TYPES[tag].__name__}")
+        if (mode is Mode.ASK) != (reply is not None):
+            raise TypeError(f"{cls.__name__}: exactly the asks name a reply type")
+        made: type[Message] = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made.tag, made.receiver, made.mode, made.reply = tag, receiver, mode, reply
+        MESSAGE_TYPES[tag] = made
+        return made
+
+    return declare
+
+
+@message(tag=0x001, receiver="any", mode=Mode.REPLY)
+class Done(Message):
+    """receiver -> asker, reply: the ask was carried out and has no other result."""
+
+
+@message(tag=0x002, receiver="any", mode=Mode.REPLY)
+class Failed(Message):
+    """receiver -> asker, reply: the ask was refused; raised at the asker."""
+
+    #: Linux errno, or 0 when the failure is not a guest-visible one.
+    errno: int
+    #: For people: what failed and what to do.
+    text: str
+    #: Name of the exception class at the receiver.
+    kind: str

@@ -1,0 +1,531 @@
+"""Messages that a MountNamespace receives, and its replies.
+
+A *handle* is a number by which a worker refers to an open directory entry (an open file, a working directory, a root).
+MountNamespace counts references to it; the worker tells it when the last one goes.  A *token* names a host descriptor
+that was passed beside the message (see ``actors/runtime/descriptors.py``); -1 means none.
+
+Every path operation starts at *base* (a handle: working directory or dirfd) unless *path* is absolute, and never
+leaves *root*.
+"""
+
+from __future__ import annotations
+
+from .base import Done, Message, Mode, Record, message, record
+
+__all__ = [
+    "Access",
+    "BecomeWorkingDirectory",
+    "ChangeAttributes",
+    "Credentials",
+    "DirectoryEntries",
+    "DirectoryEntry",
+    "FileStatus",
+    "FileSystemStatus",
+    "GetFileSystemStatus",
+    "GetPath",
+    "GetStatus",
+    "HandleOpened",
+    "Link",
+    "LockChange",
+    "LockHeld",
+    "MagicLink",
+    "MakeNode",
+    "Mount",
+    "Open",
+    "Opened",
+    "PathText",
+    "ProcessGone",
+    "ProcessSeen",
+    "ReadDirectory",
+    "ReadLink",
+    "ReleaseHandle",
+    "ReleaseLocks",
+    "Rename",
+    "Symlink",
+    "Unlink",
+    "Unmount",
+    "XattrChange",
+    "XattrValue",
+]
+
+
+@record
+class Credentials(Record):
+    """Who asks: what Linux keeps in struct cred, as far as names and inodes are concerned."""
+
+    #: File-system user and group id, and supplementary groups.
+    fsuid: int
+    fsgid: int
+    groups: tuple[int, ...]
+    #: Effective capabilities, a bit mask by CAP_* number.
+    capabilities: int
+    #: Process and thread id, for /proc/self and /proc/thread-self.
+    tgid: int
+    tid: int
+
+
+@record
+class FileStatus(Record):
+    """struct statx in plain integers; times in ns since the epoch, size in bytes, blocks of 512 bytes."""
+
+    dev: int
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blksize: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    mount_id: int
+
+
+@message(tag=0x601, receiver="mount_namespace", mode=Mode.REPLY)
+class Opened(Message):
+    """mount_namespace -> thread_group, reply: what the name led to, now open.
+
+    If *magic* is not empty, nothing was opened: the walk met /proc/PID/<magic> (``fd/3``, ``exe``, ``cwd``, ``root``),
+    which only PID's own ThreadGroup can follow; *rest* is the path that remains behind it (b"" at its end).
+    """
+
+    handle: int
+    #: File type and permission bits (st_mode).
+    mode: int
+    #: Inode number and device, as stat would show.
+    ino: int
+    dev: int
+    rdev: int
+    #: Host descriptor of a regular file's or a FIFO's data, opened with the right access; -1 for other kinds.
+    token: int
+    #: Absolute path in the namespace, as /proc/self/fd shows it.
+    path: bytes
+    #: Contents of a file that is made at open (global files of /proc and /sys), or None.
+    content: bytes | None
+    #: Name of a file of one process, below /proc/PID/ ("status", "task/12/stat"), or "": its ThreadGroup makes the text.
+    proc_file: str
+    proc_pid: int
+    magic: str
+    rest: bytes
+
+
+@message(tag=0x602, receiver="mount_namespace", mode=Mode.ASK, reply=Opened)
+class Open(Message):
+    """thread_group -> mount_namespace, ask: open(2), openat(2), openat2(2), creat(2), and the lookups of execve, chdir.
+
+    Fails with open(2)'s errnos.  FIFOs are opened without waiting (ENXIO as with O_NONBLOCK; the caller parks the task
+    and asks again).
+    """
+
+    root: int
+    base: int
+    path: bytes
+    #: O_* as the guest gave them (O_PATH, O_DIRECTORY, O_NOFOLLOW, O_CREAT, O_EXCL, O_TRUNC...).
+    flags: int
+    #: Permission bits for a new file, umask already applied.
+    mode: int
+    #: openat2's RESOLVE_* bits.
+    resolve: int
+    #: execve: demand a regular file with an execute permission on a mount without noexec (else EACCES).
+    for_exec: bool
+    who: Credentials
+
+
+@message(tag=0x603, receiver="mount_namespace", mode=Mode.REPLY)
+class HandleOpened(Message):
+    """mount_namespace -> thread_group, reply: a new reference to a directory."""
+
+    handle: int
+    path: bytes
+
+
+@message(tag=0x604, receiver="mount_namespace", mode=Mode.ASK, reply=HandleOpened)
+class BecomeWorkingDirectory(Message):
+    """thread_group -> mount_namespace, ask: chdir(2), fchdir(2) (path b""), chroot(2); needs search permission."""
+
+    root: int
+    base: int
+    path: bytes
+    who: Credentials
+
+
+@message(tag=0x605, receiver="mount_namespace", mode=Mode.REPLY)
+class MagicLink(Message):
+    """mount_namespace -> thread_group, reply to GetStatus, ReadLink..: the walk met a magic link (see Opened)."""
+
+    magic: str
+    proc_pid: int
+    rest: bytes
+
+
+@message(tag=0x606, receiver="mount_namespace", mode=Mode.REPLY)
+class StatusReply(Message):
+    """mount_namespace -> thread_group, reply: the attributes, or the magic link that the walk met."""
+
+    status: FileStatus | None
+    magic: str
+    proc_pid: int
+    rest: bytes
+
+
+@message(tag=0x607, receiver="mount_namespace", mode=Mode.ASK, reply=StatusReply)
+class GetStatus(Message):
+    """thread_group -> mount_namespace, ask: stat, lstat, fstatat, statx; with path b"" the handle *base* itself."""
+
+    root: int
+    base: int
+    path: bytes
+    #: AT_SYMLINK_NOFOLLOW means: the link itself.
+    follow: bool
+    who: Credentials
+
+
+@message(tag=0x608, receiver="mount_namespace", mode=Mode.ASK, reply=StatusReply)
+class Access(Message):
+    """thread_group -> mount_namespace, ask: access, faccessat(2): EACCES, EROFS, ENOENT... or the file's status."""
+
+    root: int
+    base: int
+    path: bytes
+    #: R_OK | W_OK | X_OK, or 0 for existence.
+    want: int
+    follow: bool
+    who: Credentials
+
+
+@message(tag=0x609, receiver="mount_namespace", mode=Mode.REPLY)
+class PathText(Message):
+    """mount_namespace -> thread_group, reply: a symbolic link's target or a handle's absolute path (or a magic link)."""
+
+    text: bytes
+    magic: str
+    proc_pid: int
+    rest: bytes
+
+
+@message(tag=0x60A, receiver="mount_namespace", mode=Mode.ASK, reply=PathText)
+class ReadLink(Message):
+    """thread_group -> mount_namespace, ask: readlink(2). EINVAL when it is no symbolic link."""
+
+    root: int
+    base: int
+    path: bytes
+    who: Credentials
+
+
+@message(tag=0x60B, receiver="mount_namespace", mode=Mode.ASK, reply=PathText)
+class GetPath(Message):
+    """thread_group -> mount_namespace, ask: the path of *handle* as seen from *root*: getcwd(2). ENOENT when deleted."""
+
+    root: int
+    handle: int
+
+
+@message(tag=0x60C, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class MakeNode(Message):
+    """thread_group -> mount_namespace, ask: mkdir(2) (S_IFDIR), mknod(2): *mode* holds type and permission bits."""
+
+    root: int
+    base: int
+    path: bytes
+    mode: int
+    rdev: int
+    who: Credentials
+
+
+@message(tag=0x60D, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Unlink(Message):
+    """thread_group -> mount_namespace, ask: unlink(2), or rmdir(2) when *directory*."""
+
+    root: int
+    base: int
+    path: bytes
+    directory: bool
+    who: Credentials
+
+
+@message(tag=0x60E, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Rename(Message):
+    """thread_group -> mount_namespace, ask: rename(2), renameat2(2) with RENAME_* *flags*."""
+
+    root: int
+    old_base: int
+    old_path: bytes
+    new_base: int
+    new_path: bytes
+    flags: int
+    who: Credentials
+
+
+@message(tag=0x60F, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Link(Message):
+    """thread_group -> mount_namespace, ask: link(2), linkat(2); *old_path* b"" means the handle *old_base* itself."""
+
+    root: int
+    old_base: int
+    old_path: bytes
+    new_base: int
+    new_path: bytes
+    follow: bool
+    who: Credentials
+
+
+@message(tag=0x610, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Symlink(Message):
+    """thread_group -> mount_namespace, ask: symlink(2)."""
+
+    root: int
+    base: int
+    path: bytes
+    target: bytes
+    who: Credentials
+
+
+@message(tag=0x611, receiver="mount_namespace", mode=Mode.ASK, reply=StatusReply)
+class ChangeAttributes(Message):
+    """thread_group -> mount_namespace, ask: chmod, chown, utimensat, truncate on a path, or (path b"") on a handle.
+
+    A field that is None stays as it is.  The reply's status is what the file is afterwards.
+    """
+
+    root: int
+    base: int
+    path: bytes
+    follow: bool
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    #: Times in ns since the epoch; -1 means now (UTIME_NOW).
+    atime_ns: int | None
+    mtime_ns: int | None
+    size: int | None
+    who: Credentials
+
+
+@record
+class DirectoryEntry(Record):
+    """One entry as getdents64(2) gives it."""
+
+    ino: int
+    #: Position to continue from after this entry.
+    offset: int
+    #: DT_*.
+    type: int
+    name: bytes
+
+
+@message(tag=0x612, receiver="mount_namespace", mode=Mode.REPLY)
+class DirectoryEntries(Message):
+    """mount_namespace -> thread_group, reply: entries from the position on; none at the end."""
+
+    entries: tuple[DirectoryEntry, ...]
+
+
+@message(tag=0x613, receiver="mount_namespace", mode=Mode.ASK, reply=DirectoryEntries)
+class ReadDirectory(Message):
+    """thread_group -> mount_namespace, ask: getdents64(2) from *offset*; ENOENT when the directory was removed."""
+
+    handle: int
+    offset: int
+    #: Bytes that the reply's entries may fill as struct linux_dirent64.
+    max_bytes: int
+
+
+@message(tag=0x614, receiver="mount_namespace", mode=Mode.REPLY)
+class FileSystemStatus(Message):
+    """mount_namespace -> thread_group, reply: struct statfs."""
+
+    type: int
+    bsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    namelen: int
+    flags: int
+
+
+@message(tag=0x615, receiver="mount_namespace", mode=Mode.ASK, reply=FileSystemStatus)
+class GetFileSystemStatus(Message):
+    """thread_group -> mount_namespace, ask: statfs(2), fstatfs(2) (path b"")."""
+
+    root: int
+    base: int
+    path: bytes
+    who: Credentials
+
+
+@message(tag=0x616, receiver="mount_namespace", mode=Mode.REPLY)
+class XattrValue(Message):
+    """mount_namespace -> thread_group, reply: an attribute's value, or the NUL-separated list of names."""
+
+    value: bytes
+
+
+@message(tag=0x617, receiver="mount_namespace", mode=Mode.ASK, reply=XattrValue)
+class XattrChange(Message):
+    """thread_group -> mount_namespace, ask: {get,set,list,remove}xattr(2), by *operation*."""
+
+    #: "get", "set", "list" or "remove".
+    operation: str
+    root: int
+    base: int
+    path: bytes
+    follow: bool
+    name: bytes
+    value: bytes
+    flags: int
+    who: Credentials
+
+
+@message(tag=0x618, receiver="mount_namespace", mode=Mode.TELL)
+class ReleaseHandle(Message):
+    """thread_group -> mount_namespace, tell: the last reference to these handles is gone."""
+
+    handles: tuple[int, ...]
+
+
+@message(tag=0x619, receiver="mount_namespace", mode=Mode.REPLY)
+class LockHeld(Message):
+    """mount_namespace -> thread_group, reply: granted, or the lock that is in the way (F_GETLK's answer).
+
+    With *granted* false and *wait* asked for, ``thread_group.LockReleased`` is told when it is worth asking again.
+    """
+
+    granted: bool
+    #: F_RDLCK, F_WRLCK or F_UNLCK, range in bytes (length 0: to the end) and owner's process id of the conflict.
+    type: int
+    start: int
+    length: int
+    pid: int
+
+
+@message(tag=0x61A, receiver="mount_namespace", mode=Mode.ASK, reply=LockHeld)
+class LockChange(Message):
+    """thread_group -> mount_namespace, ask: fcntl(2) F_SETLK/F_GETLK, F_OFD_*, flock(2), on the inode of *handle*."""
+
+    handle: int
+    #: "posix", "ofd" or "flock".
+    family: str
+    #: Who holds it: the thread group (posix) or the open file description (ofd, flock).
+    owner: int
+    pid: int
+    type: int
+    start: int
+    length: int
+    #: Only look (F_GETLK).
+    test: bool
+    #: Tell LockReleased to this thread group and thread when a conflicting lock goes (F_SETLKW); 0: do not.
+    wait_group: int
+    wait_tid: int
+
+
+@message(tag=0x61B, receiver="mount_namespace", mode=Mode.TELL)
+class ReleaseLocks(Message):
+    """thread_group -> mount_namespace, tell: an owner is gone, or closed a descriptor of the file (posix locks go).
+
+    *handle* 0 means: on every file.
+    """
+
+    handle: int
+    family: str
+    owner: int
+
+
+@message(tag=0x61C, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Mount(Message):
+    """thread_group or kernel -> mount_namespace, ask: mount(2). EPERM without CAP_SYS_ADMIN, ENODEV for an unknown type."""
+
+    root: int
+    base: int
+    source: bytes
+    target: bytes
+    type: str
+    flags: int
+    data: bytes
+    who: Credentials
+
+
+@message(tag=0x61D, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class Unmount(Message):
+    """thread_group -> mount_namespace, ask: umount2(2). EBUSY while something below is open."""
+
+    root: int
+    base: int
+    target: bytes
+    flags: int
+    who: Credentials
+
+
+@message(tag=0x61E, receiver="mount_namespace", mode=Mode.TELL)
+class ProcessSeen(Message):
+    """task_set -> mount_namespace, tell: a process was born or changed; what /proc's names show."""
+
+    pid: int
+    #: Owner shown for /proc/PID.
+    uid: int
+    gid: int
+    tids: tuple[int, ...]
+
+
+@message(tag=0x61F, receiver="mount_namespace", mode=Mode.TELL)
+class ProcessGone(Message):
+    """task_set -> mount_namespace, tell: a process was reaped; its /proc names go."""
+
+    pid: int
+
+
+@record
+class MountSpec(Record):
+    """A mount to make at set-up."""
+
+    #: "bind", "tmpfs", "overlay", "proc", "sysfs", "devtmpfs", "devpts".
+    type: str
+    #: Host directory or file of a bind or of the overlay's lower layer; "" for others.
+    source: str
+    target: str
+    read_only: bool
+    #: Bytes that a tmpfs or the overlay's upper layer may hold; 0: the default of config/limits.py.
+    size_limit: int
+
+
+@message(tag=0x620, receiver="mount_namespace", mode=Mode.ASK, reply=HandleOpened)
+class SetUpMounts(Message):
+    """kernel -> mount_namespace, ask: make the initial tree; the reply is a handle on its root."""
+
+    mounts: tuple[MountSpec, ...]
+    hostname: str
+
+
+@message(tag=0x621, receiver="mount_namespace", mode=Mode.REPLY)
+class SavedState(Message):
+    """mount_namespace -> kernel, reply: its state, msgpack; data of files goes through the descriptor *token*."""
+
+    state: bytes
+
+
+@message(tag=0x622, receiver="mount_namespace", mode=Mode.ASK, reply=SavedState)
+class SaveMounts(Message):
+    """kernel -> mount_namespace, ask: write tree and inodes; file data is appended to the host file behind *token*."""
+
+    token: int
+
+
+@message(tag=0x623, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class LoadMounts(Message):
+    """kernel -> mount_namespace, ask: the inverse of SaveMounts, on a fresh actor."""
+
+    state: bytes
+    token: int
+
+
+@message(tag=0x624, receiver="mount_namespace", mode=Mode.TELL)
+class KeepHandle(Message):
+    """thread_group -> mount_namespace, tell: one more reference to *handle* (balanced by ReleaseHandle)."""
+
+    handle: int

@@ -1,0 +1,351 @@
+"""Messages that TaskSet receives, and its replies.
+
+A thread group is named by *group*: a serial number of TaskSet that is never reused (process ids are).  The group's
+actor has the address ``thread_group:<group>``.  A ThreadGroup may not ask upwards, so what needs an answer is a
+*petition*: a tell that carries the waiting thread's id, answered by ``thread_group.Answer`` with the same numbers.
+"""
+
+from __future__ import annotations
+
+from .base import Done, Message, Mode, Record, message, record
+from .mount_namespace import Credentials
+
+__all__ = [
+    "CreateProcess",
+    "Credentials",
+    "ProcessCreated",
+    "ProcessList",
+    "ProcessRow",
+]
+
+
+@record
+class ProcessArguments(Record):
+    """What a process that comes from outside starts with."""
+
+    #: Path of the program; looked up in PATH of *envv* when it has no slash.
+    filename: str
+    argv: tuple[bytes, ...]
+    envv: tuple[bytes, ...]
+    working_directory: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    #: Host descriptors for 0, 1, 2 by token (passed to the worker); -1: opened on /dev/null.
+    stdio: tuple[int, ...]
+    #: Descriptor 0 is a terminal which becomes the controlling terminal of a new session.
+    terminal: bool
+    #: Soft limits by RLIMIT_* number that differ from the defaults.
+    limits: dict[int, int]
+
+
+@message(tag=0x301, receiver="task_set", mode=Mode.REPLY)
+class ProcessCreated(Message):
+    """task_set -> kernel, reply: a process exists, loaded and stopped at its first instruction."""
+
+    group: int
+    pid: int
+
+
+@message(tag=0x302, receiver="task_set", mode=Mode.ASK, reply=ProcessCreated)
+class CreateProcess(Message):
+    """kernel -> task_set, ask: make a child of init that runs *arguments*. Fails with execve(2)'s errnos."""
+
+    arguments: ProcessArguments
+
+
+@message(tag=0x303, receiver="task_set", mode=Mode.ASK, reply=Done)
+class StartProcess(Message):
+    """kernel -> task_set, ask: let a created process run its first instruction."""
+
+    pid: int
+
+
+@message(tag=0x304, receiver="task_set", mode=Mode.ASK, reply=Done)
+class StopAll(Message):
+    """kernel -> task_set, ask: stop every task of every group; answered when all have stopped."""
+
+    epoch: int
+
+
+@message(tag=0x305, receiver="task_set", mode=Mode.ASK, reply=Done)
+class ResumeAll(Message):
+    """kernel -> task_set, ask: end the stop of *epoch*."""
+
+    epoch: int
+
+
+@message(tag=0x306, receiver="task_set", mode=Mode.ASK, reply=Done)
+class KillAll(Message):
+    """kernel -> task_set, ask: SIGKILL to every process; answered when every group is gone."""
+
+
+@message(tag=0x307, receiver="task_set", mode=Mode.ASK, reply=Done)
+class SendExternalSignal(Message):
+    """kernel -> task_set, ask: a signal from outside. *pid* 0: every process; < 0: that process group; else a process.
+
+    With *foreground* it goes to the foreground process group of the terminal of *pid*'s session (Ctrl-C).
+    ESRCH when there is no such process, EINVAL for a bad signal number.
+    """
+
+    pid: int
+    signo: int
+    foreground: bool
+
+
+@record
+class ProcessRow(Record):
+    """One process as ``ps`` shows it."""
+
+    pid: int
+    ppid: int
+    pgid: int
+    sid: int
+    #: "R", "S", "T", "Z", as in /proc/PID/stat.
+    state: str
+    threads: int
+    command: str
+
+
+@message(tag=0x308, receiver="task_set", mode=Mode.REPLY)
+class ProcessList(Message):
+    """task_set -> kernel, reply: every process, by pid."""
+
+    rows: tuple[ProcessRow, ...]
+
+
+@message(tag=0x309, receiver="task_set", mode=Mode.ASK, reply=ProcessList)
+class ListProcesses(Message):
+    """kernel -> task_set, ask: for ``ps``."""
+
+
+@message(tag=0x30A, receiver="task_set", mode=Mode.REPLY)
+class TaskSetState(Message):
+    """task_set -> kernel, reply: msgpack state of TaskSet and of each ThreadGroup, by group serial."""
+
+    state: bytes
+    groups: dict[int, bytes]
+
+
+@message(tag=0x30B, receiver="task_set", mode=Mode.ASK, reply=TaskSetState)
+class SaveTasks(Message):
+    """kernel -> task_set, ask: everything is stopped; collect all state. Memory is written to the worker's *token*."""
+
+    token: int
+
+
+@message(tag=0x30C, receiver="task_set", mode=Mode.ASK, reply=Done)
+class LoadTasks(Message):
+    """kernel -> task_set, ask: the inverse of SaveTasks, on a fresh TaskSet; all groups end up stopped in *epoch*."""
+
+    state: bytes
+    groups: dict[int, bytes]
+    token: int
+    epoch: int
+
+
+# -- tells of a ThreadGroup -------------------------------------------------------------------------------------
+
+
+@message(tag=0x320, receiver="task_set", mode=Mode.TELL)
+class RequestThread(Message):
+    """thread_group -> task_set, petition: a thread id for clone(CLONE_THREAD); Answer.value is the tid (EAGAIN)."""
+
+    group: int
+    tid: int
+    petition: int
+
+
+@message(tag=0x321, receiver="task_set", mode=Mode.TELL)
+class RequestFork(Message):
+    """thread_group -> task_set, petition: register a child; Answer.value is its pid, Answer.extra (its group serial,).
+
+    The child is registered, with the caller's group, session and credentials, before its first instruction runs.
+    """
+
+    group: int
+    tid: int
+    petition: int
+    #: Signal that the parent gets when the child exits (0: none); CLONE_PARENT makes it the caller's sibling.
+    exit_signal: int
+    clone_parent: bool
+
+
+@message(tag=0x322, receiver="task_set", mode=Mode.TELL)
+class ForkFailed(Message):
+    """thread_group -> task_set, tell: the host refused the granted child; forget it without a trace."""
+
+    group: int
+    child: int
+
+
+@message(tag=0x323, receiver="task_set", mode=Mode.TELL)
+class ThreadExited(Message):
+    """thread_group -> task_set, tell: a thread other than the last is gone; its tid is free (unless it leads)."""
+
+    group: int
+    tid: int
+
+
+@message(tag=0x324, receiver="task_set", mode=Mode.TELL)
+class GroupExited(Message):
+    """thread_group -> task_set, tell: the last thread is gone; the process is a zombie (or vanishes) now."""
+
+    group: int
+    #: Wait status as wait4(2) encodes it.
+    status: int
+    user_ns: int
+    system_ns: int
+    max_rss_kib: int
+
+
+@message(tag=0x325, receiver="task_set", mode=Mode.TELL)
+class GroupStopped(Message):
+    """thread_group -> task_set, tell: a job-control stop is complete; the parent may be told (CLD_STOPPED)."""
+
+    group: int
+    signo: int
+
+
+@message(tag=0x326, receiver="task_set", mode=Mode.TELL)
+class GroupContinued(Message):
+    """thread_group -> task_set, tell: SIGCONT ended a job-control stop (CLD_CONTINUED)."""
+
+    group: int
+
+
+@message(tag=0x327, receiver="task_set", mode=Mode.TELL)
+class Wait(Message):
+    """thread_group -> task_set, petition: wait4(2), waitid(2).
+
+    Answer.value is the pid (0 with WNOHANG when none), Answer.extra is (status, uid, user_ns, system_ns, max_rss_kib,
+    si_code); Answer.errno ECHILD when no child matches.  Not answered while children live, unless WNOHANG or WaitCancel.
+    """
+
+    group: int
+    tid: int
+    petition: int
+    #: P_ALL, P_PID, P_PGID.
+    id_type: int
+    id: int
+    #: WNOHANG | WUNTRACED | WCONTINUED | WEXITED | WNOWAIT | __WALL | __WCLONE...
+    options: int
+
+
+@message(tag=0x328, receiver="task_set", mode=Mode.TELL)
+class WaitCancel(Message):
+    """thread_group -> task_set, tell: a signal interrupts this wait; answered with EINTR unless answered already."""
+
+    group: int
+    tid: int
+    petition: int
+
+
+@message(tag=0x329, receiver="task_set", mode=Mode.TELL)
+class Kill(Message):
+    """thread_group -> task_set, petition: kill(2), tgkill(2), rt_sigqueueinfo(2) beyond the own group.
+
+    *pid* as in kill(2): > 0 a process, 0 the own process group, -1 everyone but init and the caller, < -1 a group.
+    Answer.errno is ESRCH or EPERM.
+    """
+
+    group: int
+    tid: int
+    petition: int
+    pid: int
+    #: Thread of *pid* for tgkill, else 0.
+    target_tid: int
+    signo: int
+    #: The 128-byte siginfo_t that the target will see.
+    siginfo: bytes
+
+
+@message(tag=0x32A, receiver="task_set", mode=Mode.TELL)
+class JobControl(Message):
+    """thread_group -> task_set, petition: setpgid(pid=a, pgid=b), getpgid(a), setsid, getsid(a), and tty job control.
+
+    *operation*: "setpgid", "getpgid", "setsid", "getsid", "tty_get_pgrp", "tty_set_pgrp", "tty_get_sid",
+    "tty_acquire" (TIOCSCTTY), "tty_release" (TIOCNOTTY).  *terminal* names the tty (its device number).
+    Answer.value or Answer.errno as the call gives it.
+    """
+
+    group: int
+    tid: int
+    petition: int
+    operation: str
+    a: int
+    b: int
+    terminal: int
+
+
+@message(tag=0x32B, receiver="task_set", mode=Mode.TELL)
+class Executed(Message):
+    """thread_group -> task_set, tell: execve succeeded; *command* is the new comm."""
+
+    group: int
+    command: str
+    #: Caller of execve, which is now the leader: its old tid is free.
+    old_tid: int
+
+
+@message(tag=0x32C, receiver="task_set", mode=Mode.TELL)
+class CredentialsChanged(Message):
+    """thread_group -> task_set, tell: real, effective and saved ids, for permission checks of kill and for /proc."""
+
+    group: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+
+
+@message(tag=0x32D, receiver="task_set", mode=Mode.TELL)
+class ReadProc(Message):
+    """thread_group -> task_set, petition: the text of /proc/PID/<name> of another process; Answer.text, or ESRCH."""
+
+    group: int
+    tid: int
+    petition: int
+    pid: int
+    name: str
+
+
+@message(tag=0x32E, receiver="task_set", mode=Mode.TELL)
+class Subreaper(Message):
+    """thread_group -> task_set, tell: prctl(PR_SET_CHILD_SUBREAPER)."""
+
+    group: int
+    enabled: bool
+
+
+@message(tag=0x32F, receiver="task_set", mode=Mode.TELL)
+class ChildDisposition(Message):
+    """thread_group -> task_set, tell: SIGCHLD is ignored or SA_NOCLDWAIT/SA_NOCLDSTOP set: children leave no zombie."""
+
+    group: int
+    ignored: bool
+    no_stop: bool
+
+
+@message(tag=0x330, receiver="task_set", mode=Mode.TELL)
+class WorkerLost(Message):
+    """worker or kernel -> task_set, tell: a worker process died; its groups are gone as by SIGKILL."""
+
+    worker: int
+
+
+@message(tag=0x331, receiver="task_set", mode=Mode.TELL)
+class CommandChanged(Message):
+    """thread_group -> task_set, tell: prctl(PR_SET_NAME) of the leader changed comm."""
+
+    group: int
+    command: str
+
+
+@message(tag=0x332, receiver="task_set", mode=Mode.TELL)
+class QueryProcess(Message):
+    """thread_group -> task_set, petition: an attribute of another process: "exists", "priority"; Answer.value."""
+
+    group: int
+    tid: int
+    petition: int
+    pid: int
+    attribute: str
