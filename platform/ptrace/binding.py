@@ -1,0 +1,115 @@
+"""The one module that touches python-ptrace's binding, and fills its gaps.
+
+Linux counterpart: ``include/uapi/linux/ptrace.h``.  It owns no state: request numbers, option bits and the raw
+``ptrace`` function.
+
+python-ptrace's own ``ptrace()`` builds an error text and converts every result twice, which costs more than the
+system call.  :data:`ptrace` below is the same symbol of the same libc, bound once with its argument types, and
+returns -1 on failure; :func:`request` is the checked form for everything that is not on the hot path.  It is bound
+through ``PyDLL``: a ptrace request never waits, so giving the interpreter lock away around it is pure cost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+from ptrace.binding import func as _func
+from ptrace.ctypes_libc import libc as _libc
+
+from ..interface import HostTaskDied
+
+__all__ = [
+    "NT_X86_XSTATE",
+    "PTRACE_CONT",
+    "PTRACE_EVENT_STOP",
+    "PTRACE_GETREGS",
+    "PTRACE_GETREGSET",
+    "PTRACE_GETSIGINFO",
+    "PTRACE_GET_RSEQ_CONFIGURATION",
+    "PTRACE_GET_SYSCALL_INFO",
+    "PTRACE_INTERRUPT",
+    "PTRACE_O_EXITKILL",
+    "PTRACE_O_TRACESYSGOOD",
+    "PTRACE_POKEDATA",
+    "PTRACE_POKEUSER",
+    "PTRACE_SEIZE",
+    "PTRACE_SETREGS",
+    "PTRACE_SETREGSET",
+    "PTRACE_SETSIGMASK",
+    "PTRACE_SYSEMU",
+    "get_regset",
+    "lost",
+    "ptrace",
+    "request",
+    "set_regset",
+]
+
+PTRACE_POKEDATA: Final[int] = _func.PTRACE_POKEDATA
+PTRACE_POKEUSER: Final[int] = _func.PTRACE_POKEUSER
+PTRACE_CONT: Final[int] = _func.PTRACE_CONT
+PTRACE_GETREGS: Final[int] = _func.PTRACE_GETREGS
+PTRACE_SETREGS: Final[int] = _func.PTRACE_SETREGS
+PTRACE_GETREGSET: Final[int] = _func.PTRACE_GETREGSET
+PTRACE_SETREGSET: Final[int] = _func.PTRACE_SETREGSET
+PTRACE_GETSIGINFO: Final[int] = _func.PTRACE_GETSIGINFO
+PTRACE_O_TRACESYSGOOD: Final[int] = _func.PTRACE_O_TRACESYSGOOD
+
+# Gaps of python-ptrace 0.9.9.
+PTRACE_SYSEMU: Final = 31
+PTRACE_SEIZE: Final = 0x4206
+PTRACE_INTERRUPT: Final = 0x4207
+PTRACE_SETSIGMASK: Final = 0x420B
+PTRACE_GET_SYSCALL_INFO: Final = 0x420E
+PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
+PTRACE_EVENT_STOP: Final = 128
+PTRACE_O_EXITKILL: Final = 0x100000
+NT_X86_XSTATE: Final = 0x202
+
+
+def _bind() -> ctypes._NamedFuncPointer:
+    function = ctypes.PyDLL(_libc._name, use_errno=True)["ptrace"]
+    function.argtypes = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+    function.restype = ctypes.c_long
+    return function
+
+
+#: ptrace(2) itself: (request, tid, address, data) -> result, -1 on failure with the error in ctypes.get_errno().
+ptrace: Final = _bind()
+
+
+def lost(tid: int) -> Exception:
+    """Return the exception for a request that has just failed: HostTaskDied when the tracee is gone."""
+    code = ctypes.get_errno()
+    if code == errno.ESRCH:
+        return HostTaskDied(tid)
+    return OSError(code, os.strerror(code))
+
+
+def request(number: int, tid: int, address: int = 0, data: int = 0) -> int:
+    """Make one request. Raises HostTaskDied for ESRCH, OSError for any other failure."""
+    result: int = ptrace(number, tid, address, data)
+    if result == -1:
+        raise lost(tid)
+    return result
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def get_regset(tid: int, note: int, capacity: int) -> bytes:
+    """Return one register set, at most *capacity* bytes of it."""
+    buffer = ctypes.create_string_buffer(capacity)
+    vector = _Iovec(ctypes.addressof(buffer), capacity)
+    request(PTRACE_GETREGSET, tid, note, ctypes.addressof(vector))
+    return buffer.raw[: vector.length]
+
+
+def set_regset(tid: int, note: int, data: bytes) -> None:
+    """Set one register set. OSError(EINVAL, EFAULT) when the host finds *data* malformed."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    vector = _Iovec(ctypes.addressof(buffer), len(data))
+    request(PTRACE_SETREGSET, tid, note, ctypes.addressof(vector))

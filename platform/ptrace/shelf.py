@@ -1,0 +1,91 @@
+"""The descriptor shelf: the one descriptor table that all tracees share, filled by the worker.
+
+Linux counterpart: ``SCM_RIGHTS`` and a ``files_struct`` shared by CLONE_FILES.  It owns the worker's end of the
+socket to the seed and the list of what stands on the shelf.
+
+Mapping a file needs its descriptor in the tracee.  Passing one costs a message and an injected recvmsg; mapping one
+that stands on the shelf costs the mmap alone, in any tracee.  So files stay on the shelf, least recently used out
+first.  A file on the shelf is open, so its inode number cannot be reused while it stands there; the key also holds
+the access mode, because what may be mapped writable depends on it.  Only regular files stay: other kinds share
+inodes (every anonymous inode is one) and are rarely mapped twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
+from .seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
+
+if TYPE_CHECKING:
+    from .space import PtraceSpace
+
+__all__ = ["Shelf"]
+
+_MSG_DONTWAIT: Final = 0x40
+_MSG_CMSG_CLOEXEC: Final = 0x40000000
+
+# In the message page: struct msghdr, one iovec, one byte of data, one control message with one descriptor.
+_IOVEC, _DATA, _CONTROL, _CONTROL_LENGTH = MESSAGE_PAGE + 64, MESSAGE_PAGE + 96, MESSAGE_PAGE + 128, 24
+_MESSAGE: Final = struct.pack(
+    "=QIxxxxQQQQIxxxx" "8x" "QQ", 0, 0, _IOVEC, 1, _CONTROL, _CONTROL_LENGTH, 0, _DATA, 1
+)
+_CONTROL_HEADER: Final = struct.Struct("=QiiI")
+
+
+class Shelf:
+    """The descriptors that tracees can map, by the worker's knowledge of them."""
+
+    def __init__(self, seed: Seed, space: PtraceSpace, sock: socket.socket, limit: int) -> None:
+        self._seed = seed
+        self._space = space
+        self._socket = sock
+        self._limit = limit
+        self._places: OrderedDict[tuple[int, ...], int] = OrderedDict()
+
+    def place(self, host_fd: int) -> tuple[int, bool]:
+        """Return the number of the worker's *host_fd* on the shelf, and whether it stays there.
+
+        One that does not stay is to be taken off with ``remove`` after use.
+        """
+        status = os.fstat(host_fd)
+        if not stat.S_ISREG(status.st_mode):
+            return self._pass(host_fd), False
+        key = _identity(host_fd, status)
+        place = self._places.get(key)
+        if place is not None:
+            self._places.move_to_end(key)
+            return place, True
+        if len(self._places) >= self._limit:
+            self.remove(self._places.popitem(last=False)[1])
+        place = self._places[key] = self._pass(host_fd)
+        return place, True
+
+    def remove(self, place: int) -> None:
+        """Take one descriptor off the shelf."""
+        self._seed.inject(SYS["close"], place)
+
+    def close(self) -> None:
+        """Close the worker's end. The shelf itself goes with the last tracee."""
+        self._socket.close()
+
+    def _pass(self, host_fd: int) -> int:
+        socket.send_fds(self._socket, [b"\0"], [host_fd])
+        self._space.write(MESSAGE_PAGE, _MESSAGE)
+        self._seed.inject(SYS["recvmsg"], SHELF_SOCKET, MESSAGE_PAGE, _MSG_DONTWAIT | _MSG_CMSG_CLOEXEC)
+        control = self._space.read(_CONTROL, _CONTROL_HEADER.size)
+        _length, level, kind, place = _CONTROL_HEADER.unpack(control)
+        if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            raise OSError("the seed received no descriptor")
+        return int(place)
+
+
+def _identity(host_fd: int, status: os.stat_result) -> tuple[int, ...]:
+    mode = fcntl.fcntl(host_fd, fcntl.F_GETFL) & os.O_ACCMODE
+    return status.st_dev, status.st_ino, mode

@@ -1,0 +1,205 @@
+"""A host task under ptrace: one host process per guest task.
+
+Linux counterpart: ``struct task_struct`` as ``switch_to`` sees it.  It owns the cached general registers and whether
+the host's copy is stale.
+
+Why a process and not a thread, even when guest tasks share memory: clone(CLONE_VM) without CLONE_THREAD gives the same
+shared address space, but each can be killed and reaped alone.  With CLONE_THREAD a SIGKILL takes the whole group,
+a thread could only be ended by an injected exit, and the zombie leader of a non-leader execve would have to be kept.
+
+Registers are fetched once per event, edited here, and written back only if something changed them (an injected call, or
+``set_registers``); else finishing a system call is two requests: POKEUSER of rax, and SYSEMU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+from ..interface import GUEST_TOP, HostTask
+from ..x86_64.registers import Registers
+from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
+from .binding import (
+    NT_X86_XSTATE,
+    PTRACE_GETREGS,
+    PTRACE_INTERRUPT,
+    PTRACE_POKEUSER,
+    PTRACE_SETREGS,
+    PTRACE_SYSEMU,
+    get_regset,
+    lost,
+    ptrace,
+    set_regset,
+)
+from .tracee import WALL, Tracee
+
+if TYPE_CHECKING:
+    from .platform import PtracePlatform
+    from .space import PtraceSpace
+
+__all__ = ["CLONE_FLAGS", "PtraceTask"]
+
+_RAX_OFFSET: Final = Registers.rax.offset
+_MINUS_ONE: Final = (1 << 64) - 1
+_XSTATE_CAPACITY: Final = 65536
+
+_CLONE_VM, _CLONE_FS, _CLONE_FILES, _CLONE_PTRACE, _CLONE_PARENT = 0x100, 0x200, 0x400, 0x2000, 0x8000
+#: Flags of every injected clone.  CLONE_PARENT makes the worker the parent, which reaps it and gets its SIGCHLD
+#: (the kernel copies the seed's exit signal); CLONE_PTRACE attaches the child without an event stop of the parent;
+#: CLONE_FILES shares the descriptor shelf.
+CLONE_FLAGS: Final = _CLONE_PARENT | _CLONE_PTRACE | _CLONE_FILES | _CLONE_FS
+
+_MAP_FIXED: Final = 0x10
+_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
+
+_log = logging.getLogger(__name__)
+
+
+class PtraceTask(Tracee, HostTask):
+    """One traced host process that runs the code of one guest task."""
+
+    def __init__(self, platform: PtracePlatform, host_tid: int, space: PtraceSpace, registers: Registers) -> None:
+        """Take over a stopped tracee, whose registers are to become *registers*."""
+        super().__init__(host_tid)
+        self.space: PtraceSpace = space
+        self.owner: Any = None
+        self.running = False
+        self.interrupted = False
+        self._platform = platform
+        self._alive = True
+        self.registers = registers
+        self.registers_address = ctypes.addressof(registers)
+        # known: `registers` holds the guest's registers.  stale: the host's copy differs from it.
+        self.known = True
+        self.stale = True
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        if self.stale:
+            self._write_back()
+        self._run()
+
+    def resume_with(self, result: int) -> None:
+        if self.stale:
+            self.registers.rax = result
+            self._write_back()
+        elif ptrace(PTRACE_POKEUSER, self.host_tid, _RAX_OFFSET, result) == -1:
+            raise lost(self.host_tid)
+        self._run()
+
+    def _write_back(self) -> None:
+        self.registers.orig_rax = _MINUS_ONE
+        if ptrace(PTRACE_SETREGS, self.host_tid, 0, self.registers_address) == -1:
+            raise lost(self.host_tid)
+        self.stale = False
+
+    def _run(self) -> None:
+        if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
+            raise lost(self.host_tid)
+        self.known = False
+        self.running = True
+
+    def interrupt(self) -> None:
+        if self.running:
+            self.interrupted = True
+            # A failure means that it is dying: its EXITED event is the one that follows.
+            ptrace(PTRACE_INTERRUPT, self.host_tid, 0, 0)
+
+    def kill(self) -> None:
+        if not self._alive:
+            return
+        os.kill(self.host_tid, signal.SIGKILL)
+        while os.WIFSTOPPED(os.waitpid(self.host_tid, WALL)[1]):
+            pass
+        self.buried()
+
+    def reaped(self, status: int) -> None:
+        """Take note that it is dead and reaped, and have that reported."""
+        self.buried()
+        self._platform.report_death(self, status)
+
+    def buried(self) -> None:
+        """Give back what it held: it is dead and reaped."""
+        self._alive = False
+        self.running = False
+        self._platform.forget(self)
+        self.space.release()
+
+    # -- registers ----------------------------------------------------------------------------------------------
+
+    def _know_registers(self) -> None:
+        if not self.known:
+            if ptrace(PTRACE_GETREGS, self.host_tid, 0, self.registers_address) == -1:
+                raise lost(self.host_tid)
+            self.known = True
+
+    def get_registers(self) -> Registers:
+        self._know_registers()
+        return self.registers.copy()
+
+    def set_registers(self, registers: Registers) -> None:
+        ctypes.memmove(self.registers_address, ctypes.addressof(registers), ctypes.sizeof(registers))
+        self.registers.orig_rax = _MINUS_ONE
+        self.known = True
+        self._write_back()
+
+    def get_xstate(self) -> bytes:
+        return get_regset(self.host_tid, NT_X86_XSTATE, _XSTATE_CAPACITY)
+
+    def set_xstate(self, area: bytes) -> None:
+        try:
+            set_regset(self.host_tid, NT_X86_XSTATE, area)
+        except OSError as error:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def _host_call(self, number: int, *arguments: int) -> int:
+        """Inject a call on behalf of the guest: its registers are kept, and go back when it is resumed."""
+        self._know_registers()
+        self.stale = True
+        return self.inject(number, *arguments)
+
+    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+        _check_range(address, length)
+        place, stays = (0xFFFF_FFFF, True) if host_fd < 0 else self._platform.shelf.place(host_fd)
+        try:
+            self._host_call(SYS["mmap"], address, length, prot, flags | _MAP_FIXED, place, offset)
+        finally:
+            if not stays:
+                self._platform.shelf.remove(place)
+
+    def munmap(self, address: int, length: int) -> None:
+        _check_range(address, length)
+        self._host_call(SYS["munmap"], address, length)
+
+    def mprotect(self, address: int, length: int, prot: int) -> None:
+        _check_range(address, length)
+        self._host_call(SYS["mprotect"], address, length, prot)
+
+    def madvise(self, address: int, length: int, advice: int) -> None:
+        _check_range(address, length)
+        self._host_call(SYS["madvise"], address, length, advice)
+
+    def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:
+        _check_range(old, old_length)
+        _check_range(new, new_length)
+        flags = 0 if old == new else _MREMAP_MAYMOVE | _MREMAP_FIXED
+        self._host_call(SYS["mremap"], old, old_length, new_length, flags, new)
+
+    # -- births -------------------------------------------------------------------------------------------------
+
+    def clone(self, *, share_memory: bool) -> PtraceTask:
+        tid = self._host_call(SYS["clone"], CLONE_FLAGS | (_CLONE_VM if share_memory else 0))
+        return self._platform.adopt(tid, self.registers.copy(), self.space if share_memory else None)
+
+
+def _check_range(address: int, length: int) -> None:
+    """Keep guests' ranges off the stub, whatever the caller checked. OSError(EINVAL)."""
+    if not 0 <= address <= address + length <= GUEST_TOP:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -1,0 +1,90 @@
+"""A stopped host process that makes host calls for us: the stub page and the injection of a call through it.
+
+Linux counterpart: none; gVisor's ``pkg/sentry/platform/ptrace/subprocess.go`` does the same.  It owns the stub's code
+and the two register buffers that every injected call goes through.
+
+The stub is ``syscall; int3``.  An injected call sets all registers, resumes with PTRACE_CONT and waits for the trap
+of the ``int3``: one stop, whatever stop the tracee is in.  PTRACE_SINGLESTEP over the ``syscall`` was tried and
+rejected: from a SYSEMU stop the kernel first reports the end of the emulated call, so the first call after each guest
+system call takes two stops.
+
+This is the only place that resumes a tracee with anything but PTRACE_SYSEMU.  It is safe because every register,
+with rip on the stub, was set by us in the same breath, and the stub is neither writable nor unmappable for a guest.
+Signals that arrive on the way are suppressed, and an interrupt's stop is absorbed: the tracee is stopped already, as
+far as anybody else can tell.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Final
+
+from ..interface import STUB_ADDRESS, HostTaskDied
+from ..x86_64.registers import Registers
+from .binding import PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, lost, ptrace
+
+__all__ = ["STATUS_TRAP", "STUB_CODE", "WALL", "Tracee"]
+
+#: waitpid(2): wait for children of every kind.
+WALL: Final = 0x40000000
+#: The machine code of the stub: ``syscall; int3``, padded with ``int3`` to one word.
+STUB_CODE: Final = b"\x0f\x05" + b"\xcc" * 6
+#: Wait status of a plain SIGTRAP stop.
+STATUS_TRAP: Final = 0x057F
+
+_AFTER_CALL: Final = STUB_ADDRESS + 3
+_MAX_ERRNO: Final = 4095
+
+_call = Registers(rip=STUB_ADDRESS, cs=0x33, ss=0x2B, eflags=0x202, orig_rax=(1 << 64) - 1)
+_call_address: Final = ctypes.addressof(_call)
+# r10 r9 r8 rax rcx rdx rsi rdi: words 7 to 14 of struct user_regs_struct.
+_pack_call: Final = struct.Struct("=8Q").pack_into
+_CALL_OFFSET: Final = 7 * 8
+
+_result = Registers()
+_result_address: Final = ctypes.addressof(_result)
+# rax, then rip.
+_unpack_result: Final = struct.Struct("=80xq40xQ").unpack_from
+
+
+class Tracee:
+    """A host process of ours that is stopped under ptrace and has the stub page mapped."""
+
+    def __init__(self, host_tid: int) -> None:
+        self.host_tid = host_tid
+
+    def inject(self, number: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
+        """Make the tracee execute one host call and return its result.
+
+        All its registers are lost.  Raises OSError with the host's errno, or HostTaskDied.
+        """
+        _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
+        if ptrace(PTRACE_SETREGS, self.host_tid, 0, _call_address) == -1:
+            raise lost(self.host_tid)
+        result = self._run_to_trap(_AFTER_CALL)
+        if -_MAX_ERRNO <= result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return result
+
+    def _run_to_trap(self, trap: int) -> int:
+        """Resume until the ``int3`` that ends at *trap*, and return rax."""
+        tid = self.host_tid
+        while True:
+            if ptrace(PTRACE_CONT, tid, 0, 0) == -1:
+                raise lost(tid)
+            status = os.waitpid(tid, WALL)[1]
+            if status == STATUS_TRAP:
+                if ptrace(PTRACE_GETREGS, tid, 0, _result_address) == -1:
+                    raise lost(tid)
+                result: int
+                result, rip = _unpack_result(_result)
+                if rip == trap:
+                    return result
+            elif not os.WIFSTOPPED(status):
+                self.reaped(status)
+                raise HostTaskDied(tid)
+
+    def reaped(self, status: int) -> None:
+        """Take note that it died, with wait status *status*, while it made a call for us."""
