@@ -6,3 +6,30 @@ from __future__ import annotations
 MAX_FRAME_BYTES = 16 << 20
 #: Messages waiting in one process's ZeroMQ inbox before its senders block (ZeroMQ's high-water mark).
 MAX_QUEUED_FRAMES = 100_000
+#: Registers that carry system call arguments on every supported architecture.
+ARGUMENT_COUNT = 6
+#: Platform events that a worker handles in one turn of its loop before it looks at messages and timers again.
+EVENTS_PER_TURN = 256
+
+# -- mount namespace ---------------------------------------------------------------------------------------------
+
+#: Anonymous host files (memfds) open at once for regular files in memory; lowered to half of RLIMIT_NOFILE's hard limit.
+MAX_MEMFDS = 8192
+#: Bytes of a closed file up to which it may be moved out of its memfd when there are too many of them.
+MAX_PARKED_FILE_BYTES = 1 << 20
+#: Host directories of a lower layer or a bind that are kept open, per file system.
+MAX_HOST_DIRECTORIES = 512
+#: Cached directory entries that can be looked up again (clean ones of an overlay's lower layer), per file system.
+MAX_CACHED_DENTRIES = 200_000
+#: Bytes that a tmpfs or an overlay's upper layer holds when its mount does not say.
+DEFAULT_FILE_SYSTEM_BYTES = 8 << 30
+#: Inodes of one tmpfs or upper layer (ENOSPC).
+MAX_INODES = 1_000_000
+#: Handles that all workers of a sandbox hold (ENFILE).
+MAX_HANDLES = 1_000_000
+#: Mounts of a namespace (ENOSPC), as sysctl fs.mount-max.
+MAX_MOUNTS = 100_000
+#: Record locks and flocks of a sandbox (ENOLCK).
+MAX_LOCKS = 100_000
+#: Bytes of all extended attributes of one inode (ENOSPC).
+MAX_XATTR_BYTES = 1 << 20

@@ -4,7 +4,8 @@ pykka gives the actor its life cycle, registry, reference and failure hooks; thi
 pykka would block a thread: the inbox (fed by ZeroMQ frames), the future, the start of the loop and the loop itself.
 
 A handler is a method decorated with :func:`handles`.  It handles its message to the end before the loop takes the next;
-or it is a generator that yields :class:`Ask` (or a list of them, asked at once) and is resumed with the answers.
+or it is a generator that yields :class:`Ask` (or a list of them, asked at once) and is resumed with the answers; or it
+returns a :class:`Promise` that the actor itself keeps later.
 Between the yields other messages of the same actor are handled, unless the handler is *exclusive*: then they wait in
 order, which is what a lock on the actor would have done.
 
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from .node import Node
 
     #: What an asking handler is: it yields asks and returns its reply.
-    Asking = Generator["Ask | list[Ask]", Any, Any]
+    Asking = Generator["Ask | list[Ask] | Promise", Any, Any]
 
-__all__ = ["Actor", "ActorFailed", "Ask", "Refused", "handles"]
+__all__ = ["Actor", "ActorFailed", "Ask", "Promise", "Refused", "handles"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
@@ -55,6 +56,31 @@ class Ask:
     def __init__(self, receiver: str, message: Message) -> None:
         self.receiver = receiver
         self.message = message
+
+
+class Promise:
+    """An answer that the actor itself will give later: a handler returns or yields it, ``resolve`` ends the wait."""
+
+    __slots__ = ("_resume", "_settled", "_value")
+
+    def __init__(self) -> None:
+        self._resume: Callable[[Any], None] | None = None
+        self._settled = False
+        self._value: Any = None
+
+    def resolve(self, value: Any = None) -> None:
+        """Give the answer; a second one is a bug."""
+        if self._settled:
+            raise RuntimeError("this promise is kept already")
+        self._settled, self._value = True, value
+        if self._resume is not None:
+            self._resume(value)
+
+    def then(self, resume: Callable[[Any], None]) -> None:
+        """Call *resume* with the value, now or when it comes."""
+        self._resume = resume
+        if self._settled:
+            resume(self._value)
 
 
 def handles(message_type: type[Message], *, exclusive: bool = False) -> Callable[[_F], _F]:
@@ -206,6 +232,8 @@ class Actor(pykka.Actor):
             return
         if isinstance(result, types.GeneratorType):
             self.drive(result, finish)
+        elif isinstance(result, Promise):
+            result.then(lambda value: finish(value, None))
         else:
             finish(result, None)
 
@@ -282,8 +310,10 @@ class _Drive:
         else:
             self._wait_for(wanted)
 
-    def _wait_for(self, wanted: Ask | list[Ask]) -> None:
-        if isinstance(wanted, Ask):
+    def _wait_for(self, wanted: Ask | list[Ask] | Promise) -> None:
+        if isinstance(wanted, Promise):
+            wanted.then(self.step)
+        elif isinstance(wanted, Ask):
             try:
                 self._actor.ask(wanted.receiver, wanted.message, self.step)
             except Exception as error:  # noqa: BLE001  # raise it where the question was asked

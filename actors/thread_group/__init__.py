@@ -1,1 +1,1 @@
-"""TODO."""
+"""ThreadGroup: one guest process, its threads and all state that its system calls find here."""

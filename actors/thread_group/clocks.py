@@ -1,0 +1,49 @@
+"""The guest's clocks as a worker reads them: the host's clocks and Timekeeper's parameters, with no message.
+
+Linux counterpart: kernel/time/timekeeping.c's read side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ...messages.thread_group import ClockParameters
+    from .host import WorkerHost
+
+__all__ = ["GuestClock"]
+
+
+class GuestClock:
+    """Guest CLOCK_MONOTONIC and CLOCK_REALTIME in nanoseconds."""
+
+    def __init__(self, host: WorkerHost) -> None:
+        self._host = host
+        self._monotonic_offset_ns = 0
+        self._realtime_offset_ns = 0
+        self._frozen_at_ns: int | None = None
+
+    def set_parameters(self, parameters: ClockParameters) -> None:
+        """Read by *parameters* from now on."""
+        self._monotonic_offset_ns = parameters.monotonic_offset_ns
+        self._realtime_offset_ns = parameters.realtime_offset_ns
+        self._frozen_at_ns = parameters.frozen_at_ns
+
+    def monotonic_ns(self) -> int:
+        """Return guest CLOCK_MONOTONIC, which stands still in a pause."""
+        if self._frozen_at_ns is not None:
+            return self._frozen_at_ns
+        return self._host.monotonic_ns() + self._monotonic_offset_ns
+
+    def realtime_ns(self) -> int:
+        """Return guest CLOCK_REALTIME."""
+        return self._host.realtime_ns() + self._realtime_offset_ns
+
+    def to_host(self, monotonic_ns: int) -> int:
+        """Return the host CLOCK_MONOTONIC at which the guest's will be *monotonic_ns* unless a pause comes between."""
+        return monotonic_ns - self._monotonic_offset_ns
+
+    @property
+    def realtime_offset_ns(self) -> int:
+        """Guest realtime minus guest monotonic, in ns, as of now: turns absolute realtime deadlines into monotonic."""
+        return self.realtime_ns() - self.monotonic_ns()

@@ -1,0 +1,173 @@
+"""The Worker actor: what the thread groups of one worker process share.
+
+It owns the platform and its events, the channels and descriptors on which tasks wait, the guest's clocks as Timekeeper
+told them, and it creates the ThreadGroup actors of processes that come from outside.
+
+Linux counterpart: the scheduler's wait queues.  Handles CreateThreadGroup, ClockParameters and the worker's part of save and
+restore; tells TaskSet nothing by itself.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Any
+
+from ...config.limits import EVENTS_PER_TURN
+from ...messages import thread_group as messages
+from ...messages.base import Done
+from ..runtime.actor import Actor, handles
+from . import dispatch, families, file_table, fs_context, save
+from .actor import ThreadGroup
+from .clocks import GuestClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from ...platform.interface import Platform
+    from ..runtime.loop import Timer
+    from ..runtime.node import Node
+    from .host import WorkerHost
+    from .table import Entry
+    from .task import Task
+
+__all__ = ["Worker"]
+
+families.load()
+
+
+class Worker(Actor):
+    """The shared ground of one worker process's thread groups."""
+
+    def __init__(self, address: str, node: Node, *, platform: Platform, host: WorkerHost) -> None:
+        super().__init__(address, node)
+        self.platform = platform
+        #: Every host call of the thread groups goes through this port, so that traces can record and replay it.
+        self.host = host
+        self.clock = GuestClock(host)
+        self.unsupported_seen: set[int] = set()
+        #: Called after each handler with (task, entry, outcome), when someone watches.
+        self.on_syscall: Callable[[Task, Entry, Any], None] | None = None
+        self._channels: dict[Hashable, list[Task]] = {}
+        self._fd_waits: dict[int, dict[Task, int]] = {}
+        self.files = file_table.OpenFiles(self)
+        platform.start()
+        for fd in platform.filenos():
+            node.loop.watch(fd, select.EPOLLIN, lambda _mask: self._on_platform())
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    @handles(messages.CreateThreadGroup)
+    def create_thread_group(self, message: messages.CreateThreadGroup) -> Done:
+        """Make an empty process; Execute or LoadGroup follows."""
+        group = self.new_group(message.group, message.pid)
+        group.ppid, group.pgid, group.sid = message.ppid, message.pgid, message.sid
+        group.terminal, group.stop_epoch = message.terminal, message.epoch
+        group.mount_namespace = message.mount_namespace
+        group.fs = fs_context.FsContext(root=message.root, cwd=message.root)
+        return Done()
+
+    @handles(messages.ClockParameters)
+    def clock_parameters(self, message: messages.ClockParameters) -> None:
+        """Timekeeper has spoken: from now on the guest's clocks read so."""
+        self.clock.set_parameters(message)
+
+    @handles(messages.BeginSave)
+    def begin_save(self, message: messages.BeginSave) -> Done:
+        """Take the checkpoint's memory file."""
+        return save.begin(self, message)
+
+    @handles(messages.SaveWorker)
+    def save_worker(self, _message: messages.SaveWorker) -> messages.WorkerState:
+        """Give the state that the thread groups share."""
+        return save.save_worker(self)
+
+    @handles(messages.LoadWorker)
+    def load_worker(self, message: messages.LoadWorker) -> Done:
+        """Take it back, on a fresh worker."""
+        return save.load_worker(self, message)
+
+    def new_group(self, serial: int, pid: int) -> ThreadGroup:
+        """Start a ThreadGroup actor on this node."""
+        address = f"thread_group:{serial}"
+        ThreadGroup.start(address, self.node, worker=self, group=serial, pid=pid)
+        group = self.node.actor(address)
+        assert isinstance(group, ThreadGroup)
+        return group
+
+    # -- the platform's events ------------------------------------------------------------------------------------
+
+    def _on_platform(self) -> None:
+        """Handle what the platform has, several rounds at once while there is more, but not for ever."""
+        handled = 0
+        while handled < EVENTS_PER_TURN:
+            events = self.platform.poll()
+            if not events:
+                return
+            handled += len(events)
+            for event in events:
+                task: Task | None = event.task.owner
+                if task is not None:
+                    self._on_event(task, event)
+
+    def _on_event(self, task: Task, event: Any) -> None:
+        try:
+            dispatch.on_event(task, event)
+        except Exception as error:  # noqa: BLE001  # a bug in a handler ends this sandbox, not this process
+            task.group.fail(error)
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def wait_on(self, channel: Hashable, task: Task) -> None:
+        """Queue *task* on *channel*, in order."""
+        self._channels.setdefault(channel, []).append(task)
+
+    def forget(self, channel: Hashable, task: Task) -> None:
+        """Take *task* off *channel*."""
+        waiting = self._channels.get(channel)
+        if waiting is not None and task in waiting:
+            waiting.remove(task)
+            if not waiting:
+                del self._channels[channel]
+
+    def waiters(self, channel: Hashable) -> list[Task]:
+        """Return the tasks that wait on *channel*, in order."""
+        return list(self._channels.get(channel, ()))
+
+    def wake(self, channel: Hashable, count: int | None = None) -> int:
+        """Wake the first *count* tasks (None: all) that wait on *channel*; return how many."""
+        woken = self.waiters(channel)[:count]
+        for task in woken:
+            dispatch.wake(task)
+        return len(woken)
+
+    def wait_for_fd(self, fd: int, events: int, task: Task) -> None:
+        """Wake *task* when host descriptor *fd* has any of *events* (EPOLLHUP and EPOLLERR always count)."""
+        waiting = self._fd_waits.setdefault(fd, {})
+        waiting[task] = waiting.get(task, 0) | events
+        self._watch(fd, waiting)
+
+    def forget_fd(self, fd: int, task: Task) -> None:
+        """Take *task* off *fd*."""
+        waiting = self._fd_waits.get(fd)
+        if waiting is None or waiting.pop(task, None) is None:
+            return
+        if waiting:
+            self._watch(fd, waiting)
+        else:
+            del self._fd_waits[fd]
+            self.node.loop.unwatch(fd)
+
+    def _watch(self, fd: int, waiting: dict[Task, int]) -> None:
+        mask = 0
+        for events in waiting.values():
+            mask |= events
+        self.node.loop.watch(fd, mask, lambda ready: self._on_fd(fd, ready))
+
+    def _on_fd(self, fd: int, ready: int) -> None:
+        for task, events in list(self._fd_waits.get(fd, {}).items()):
+            if ready & (events | select.EPOLLERR | select.EPOLLHUP):
+                dispatch.wake(task)
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call back when the guest's CLOCK_MONOTONIC reaches *deadline_ns*; early calls after a pause are possible."""
+        return self.node.loop.call_at(self.clock.to_host(deadline_ns), callback)
