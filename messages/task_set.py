@@ -16,7 +16,20 @@ __all__ = [
     "ProcessCreated",
     "ProcessList",
     "ProcessRow",
+    "UtsName",
 ]
+
+
+@record
+class UtsName(Record):
+    """struct new_utsname, as uname(2) gives it."""
+
+    sysname: str
+    nodename: str
+    release: str
+    version: str
+    machine: str
+    domainname: str
 
 
 @record
@@ -37,6 +50,10 @@ class ProcessArguments(Record):
     terminal: bool
     #: Soft limits by RLIMIT_* number that differ from the defaults.
     limits: dict[int, int]
+    #: What uname(2) shows; filled in by Kernel.
+    uts: UtsName | None = None
+    #: CPUs that the guest sees; filled in by Kernel.
+    application_cores: int = 0
 
 
 @message(tag=0x301, receiver="task_set", mode=Mode.REPLY)
@@ -121,17 +138,22 @@ class ListProcesses(Message):
 
 @message(tag=0x30A, receiver="task_set", mode=Mode.REPLY)
 class TaskSetState(Message):
-    """task_set -> kernel, reply: msgpack state of TaskSet and of each ThreadGroup, by group serial."""
+    """task_set -> kernel, reply: msgpack state of TaskSet, of each ThreadGroup by group serial, of each Worker."""
 
     state: bytes
     groups: dict[int, bytes]
+    workers: dict[int, bytes]
 
 
 @message(tag=0x30B, receiver="task_set", mode=Mode.ASK, reply=TaskSetState)
 class SaveTasks(Message):
-    """kernel -> task_set, ask: everything is stopped; collect all state. Memory is written to the worker's *token*."""
+    """kernel -> task_set, ask: everything is stopped; collect all state.
+
+    Memory is written to worker 0's *token*; *more_tokens* are those of the workers from 1 on.
+    """
 
     token: int
+    more_tokens: tuple[int, ...] = ()
 
 
 @message(tag=0x30C, receiver="task_set", mode=Mode.ASK, reply=Done)
@@ -140,8 +162,28 @@ class LoadTasks(Message):
 
     state: bytes
     groups: dict[int, bytes]
+    workers: dict[int, bytes]
     token: int
     epoch: int
+    more_tokens: tuple[int, ...] = ()
+
+
+@message(tag=0x30D, receiver="task_set", mode=Mode.ASK, reply=Done)
+class InitTaskSet(Message):
+    """kernel -> task_set, ask: before the first process: where processes from outside find their files."""
+
+    #: MountNamespace's address, and its handle on the root directory.
+    mount_namespace: str
+    root: int
+    #: Processes and threads that may exist at once; 0: the default of config/limits.py.
+    max_tasks: int
+
+
+@message(tag=0x30E, receiver="task_set", mode=Mode.TELL)
+class ChangeUts(Message):
+    """kernel -> task_set, tell: the host or domain name changed; every group is told ``thread_group.UtsChanged``."""
+
+    uts: UtsName
 
 
 # -- tells of a ThreadGroup -------------------------------------------------------------------------------------
@@ -154,13 +196,17 @@ class RequestThread(Message):
     group: int
     tid: int
     petition: int
+    #: RLIMIT_NPROC of a caller who is bound by it; 0: no limit.
+    process_limit: int = 0
 
 
 @message(tag=0x321, receiver="task_set", mode=Mode.TELL)
 class RequestFork(Message):
-    """thread_group -> task_set, petition: register a child; Answer.value is its pid, Answer.extra (its group serial,).
+    """thread_group -> task_set, petition: register a child; Answer.value is its pid.
 
-    The child is registered, with the caller's group, session and credentials, before its first instruction runs.
+    Answer.extra is (its group serial, the epoch of the stop in force or 0: it is born stopped).  The child is registered,
+    with the caller's group, session and credentials, before its first instruction runs.  The parent tells GroupBorn
+    (or ForkFailed) in the handler that makes the child's actor; what is sent to the child waits here until then.
     """
 
     group: int
@@ -169,6 +215,8 @@ class RequestFork(Message):
     #: Signal that the parent gets when the child exits (0: none); CLONE_PARENT makes it the caller's sibling.
     exit_signal: int
     clone_parent: bool
+    #: RLIMIT_NPROC of a caller who is bound by it; 0: no limit.
+    process_limit: int = 0
 
 
 @message(tag=0x322, receiver="task_set", mode=Mode.TELL)
@@ -197,6 +245,8 @@ class GroupExited(Message):
     user_ns: int
     system_ns: int
     max_rss_kib: int
+    #: Guest CLOCK_BOOTTIME at which it started, for /proc/PID/stat of the zombie.
+    start_ns: int = 0
 
 
 @message(tag=0x325, receiver="task_set", mode=Mode.TELL)
@@ -246,7 +296,7 @@ class Kill(Message):
     """thread_group -> task_set, petition: kill(2), tgkill(2), rt_sigqueueinfo(2) beyond the own group.
 
     *pid* as in kill(2): > 0 a process, 0 the own process group, -1 everyone but init and the caller, < -1 a group.
-    Answer.errno is ESRCH or EPERM.
+    With *target_tid*, *pid* 0 is tkill(2): a thread of any process.  Answer.errno is ESRCH, EPERM or EINVAL.
     """
 
     group: int
@@ -266,6 +316,8 @@ class JobControl(Message):
 
     *operation*: "setpgid", "getpgid", "setsid", "getsid", "tty_get_pgrp", "tty_set_pgrp", "tty_get_sid",
     "tty_acquire" (TIOCSCTTY), "tty_release" (TIOCNOTTY).  *terminal* names the tty (its device number).
+    tty_set_pgrp: *a* is the process group; the caller has raised SIGTTOU where that is due.  tty_get_pgrp, tty_get_sid:
+    *b* 1 when asked through the master side.  tty_acquire: *a* is TIOCSCTTY's argument.
     Answer.value or Answer.errno as the call gives it.
     """
 
@@ -349,3 +401,33 @@ class QueryProcess(Message):
     petition: int
     pid: int
     attribute: str
+
+
+@message(tag=0x340, receiver="task_set", mode=Mode.TELL)
+class GroupBorn(Message):
+    """thread_group -> task_set, tell: the granted child *group* has its actor; messages to it may leave now."""
+
+    group: int
+
+
+@message(tag=0x341, receiver="task_set", mode=Mode.TELL)
+class TerminalSignal(Message):
+    """thread_group or worker -> task_set, tell: the line discipline sends *signo* to the foreground (SIGINT, SIGWINCH)."""
+
+    terminal: int
+    signo: int
+
+
+@message(tag=0x342, receiver="task_set", mode=Mode.TELL)
+class TerminalHangup(Message):
+    """thread_group or worker -> task_set, tell: the master side closed: SIGHUP, SIGCONT to the session's leader."""
+
+    terminal: int
+
+
+@message(tag=0x343, receiver="task_set", mode=Mode.TELL)
+class NiceChanged(Message):
+    """thread_group -> task_set, tell: the leader's nice value (-20..19) changed, for QueryProcess "priority"."""
+
+    group: int
+    nice: int

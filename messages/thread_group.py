@@ -7,7 +7,7 @@ share there: the platform, open file descriptions, futexes on shared memory.
 from __future__ import annotations
 
 from .base import Done, Message, Mode, message
-from .task_set import ProcessArguments
+from .task_set import ProcessArguments, UtsName
 
 __all__ = ["Answer", "CreateThreadGroup", "LockReleased", "ReparentedTo", "Signal", "StopTasks"]
 
@@ -118,6 +118,21 @@ class LoadGroup(Message):
 
     state: bytes
     epoch: int
+
+
+@message(tag=0x480, receiver="thread_group", mode=Mode.TELL)
+class CpuTick(Message):
+    """kernel -> thread_group, tell: the CPU clock ticker ran (100 Hz, to those that asked by ``kernel.CpuTicker``)."""
+
+    #: Ticks since boot; more than one may have passed since the last message.
+    count: int
+
+
+@message(tag=0x481, receiver="thread_group", mode=Mode.TELL)
+class UtsChanged(Message):
+    """task_set -> thread_group, tell: another process changed the host or domain name."""
+
+    uts: UtsName
 
 
 @message(tag=0x501, receiver="worker", mode=Mode.ASK, reply=Done)

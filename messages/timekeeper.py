@@ -32,6 +32,8 @@ class ClockState(Message):
     realtime_ns: int
     #: Guest realtime at which monotonic was 0.
     boot_realtime_ns: int
+    #: Guest CLOCK_REALTIME minus the host's.
+    realtime_offset_ns: int = 0
 
 
 @message(tag=0x705, receiver="timekeeper", mode=Mode.ASK, reply=ClockState)
@@ -51,6 +53,7 @@ class LoadClocks(Message):
     monotonic_ns: int
     realtime_ns: int
     boot_realtime_ns: int
+    realtime_offset_ns: int = 0
 
 
 @message(tag=0x708, receiver="timekeeper", mode=Mode.TELL)
