@@ -16,8 +16,8 @@ import errno
 import os
 from typing import Final
 
-from ptrace.binding import func as _func
-from ptrace.ctypes_libc import libc as _libc
+from ptrace.binding import func as _func  # type: ignore[import-untyped]
+from ptrace.ctypes_libc import libc as _libc  # type: ignore[import-untyped]
 
 from ..interface import HostTaskDied
 

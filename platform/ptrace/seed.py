@@ -19,7 +19,7 @@ import os
 import resource
 import signal
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..interface import STUB_ADDRESS
 from ..x86_64 import xstate
@@ -41,6 +41,9 @@ from .binding import (
     set_regset,
 )
 from .tracee import STUB_CODE, WALL, Tracee
+
+if TYPE_CHECKING:
+    from .placement import Placement
 
 __all__ = ["MESSAGE_PAGE", "SHELF_SOCKET", "Seed"]
 
@@ -70,9 +73,12 @@ _ALLOWED_CALLS: Final = tuple(
 class Seed(Tracee):
     """The parked process. It is never resumed to run guest code."""
 
-    def __init__(self, shelf_socket: int) -> None:
+    #: Size of the XSAVE area as the host's ptrace wants it.
+    xstate_size: int
+
+    def __init__(self, shelf_socket: int, placement: Placement) -> None:
         """Fork, stop and empty a process that keeps only *shelf_socket*. OSError when the host forbids a step."""
-        super().__init__(_fork_and_park())
+        super().__init__(_fork_and_park(), placement, placement.cpus)
         try:
             self._prepare(shelf_socket)
         except BaseException:
@@ -140,8 +146,8 @@ class Seed(Tracee):
         self.inject(SYS["close_range"], SHELF_SOCKET + 1, 0xFFFF_FFFF, 0)
 
     def _reset_xstate(self) -> None:
-        size = len(get_regset(self.host_tid, NT_X86_XSTATE, _XSTATE_CAPACITY))
-        set_regset(self.host_tid, NT_X86_XSTATE, xstate.reset_area(size))
+        self.xstate_size = len(get_regset(self.host_tid, NT_X86_XSTATE, _XSTATE_CAPACITY))
+        set_regset(self.host_tid, NT_X86_XSTATE, xstate.reset_area(self.xstate_size))
 
     def _leave_the_worker(self) -> None:
         """Take it out of the worker's session and directory, and name it."""

@@ -33,9 +33,7 @@ _MSG_CMSG_CLOEXEC: Final = 0x40000000
 
 # In the message page: struct msghdr, one iovec, one byte of data, one control message with one descriptor.
 _IOVEC, _DATA, _CONTROL, _CONTROL_LENGTH = MESSAGE_PAGE + 64, MESSAGE_PAGE + 96, MESSAGE_PAGE + 128, 24
-_MESSAGE: Final = struct.pack(
-    "=QIxxxxQQQQIxxxx" "8x" "QQ", 0, 0, _IOVEC, 1, _CONTROL, _CONTROL_LENGTH, 0, _DATA, 1
-)
+_MESSAGE: Final = struct.pack("=QIxxxxQQQQIxxxx8xQQ", 0, 0, _IOVEC, 1, _CONTROL, _CONTROL_LENGTH, 0, _DATA, 1)
 _CONTROL_HEADER: Final = struct.Struct("=QiiI")
 
 

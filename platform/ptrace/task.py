@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import logging
 import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..interface import GUEST_TOP, HostTask
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
+from ..x86_64.xstate import host_layout
 from .binding import (
     NT_X86_XSTATE,
     PTRACE_GETREGS,
@@ -45,7 +45,6 @@ __all__ = ["CLONE_FLAGS", "PtraceTask"]
 
 _RAX_OFFSET: Final = Registers.rax.offset
 _MINUS_ONE: Final = (1 << 64) - 1
-_XSTATE_CAPACITY: Final = 65536
 
 _CLONE_VM, _CLONE_FS, _CLONE_FILES, _CLONE_PTRACE, _CLONE_PARENT = 0x100, 0x200, 0x400, 0x2000, 0x8000
 #: Flags of every injected clone.  CLONE_PARENT makes the worker the parent, which reaps it and gets its SIGCHLD
@@ -56,18 +55,17 @@ CLONE_FLAGS: Final = _CLONE_PARENT | _CLONE_PTRACE | _CLONE_FILES | _CLONE_FS
 _MAP_FIXED: Final = 0x10
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 
-_log = logging.getLogger(__name__)
-
 
 class PtraceTask(Tracee, HostTask):
     """One traced host process that runs the code of one guest task."""
 
-    def __init__(self, platform: PtracePlatform, host_tid: int, space: PtraceSpace, registers: Registers) -> None:
+    def __init__(
+        self, platform: PtracePlatform, host_tid: int, cpus: frozenset[int], space: PtraceSpace, registers: Registers
+    ) -> None:
         """Take over a stopped tracee, whose registers are to become *registers*."""
-        super().__init__(host_tid)
+        super().__init__(host_tid, platform.placement, cpus)
         self.space: PtraceSpace = space
         self.owner: Any = None
-        self.running = False
         self.interrupted = False
         self._platform = platform
         self._alive = True
@@ -99,13 +97,15 @@ class PtraceTask(Tracee, HostTask):
         self.stale = False
 
     def _run(self) -> None:
+        if self.cpus is not self.placement.cpus:
+            self.place()
         if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
             raise lost(self.host_tid)
         self.known = False
-        self.running = True
+        self._platform.running[self.host_tid] = self
 
     def interrupt(self) -> None:
-        if self.running:
+        if self.host_tid in self._platform.running:
             self.interrupted = True
             # A failure means that it is dying: its EXITED event is the one that follows.
             ptrace(PTRACE_INTERRUPT, self.host_tid, 0, 0)
@@ -126,9 +126,9 @@ class PtraceTask(Tracee, HostTask):
     def buried(self) -> None:
         """Give back what it held: it is dead and reaped."""
         self._alive = False
-        self.running = False
         self._platform.forget(self)
         self.space.release()
+        self.host_tid = -1  # whoever still holds this object gets HostTaskDied, not a new process with that number
 
     # -- registers ----------------------------------------------------------------------------------------------
 
@@ -149,11 +149,13 @@ class PtraceTask(Tracee, HostTask):
         self._write_back()
 
     def get_xstate(self) -> bytes:
-        return get_regset(self.host_tid, NT_X86_XSTATE, _XSTATE_CAPACITY)
+        return get_regset(self.host_tid, NT_X86_XSTATE, host_layout().size)
 
     def set_xstate(self, area: bytes) -> None:
+        # The host also counts components that a process must ask for (AMX), which guests do not have.
+        padded = area.ljust(self._platform.xstate_size, b"\0")
         try:
-            set_regset(self.host_tid, NT_X86_XSTATE, area)
+            set_regset(self.host_tid, NT_X86_XSTATE, padded)
         except OSError as error:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
 
@@ -196,7 +198,7 @@ class PtraceTask(Tracee, HostTask):
 
     def clone(self, *, share_memory: bool) -> PtraceTask:
         tid = self._host_call(SYS["clone"], CLONE_FLAGS | (_CLONE_VM if share_memory else 0))
-        return self._platform.adopt(tid, self.registers.copy(), self.space if share_memory else None)
+        return self._platform.adopt(tid, self, self.registers.copy(), self.space if share_memory else None)
 
 
 def _check_range(address: int, length: int) -> None:

@@ -16,23 +16,31 @@ far as anybody else can tell.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
+import signal
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..interface import STUB_ADDRESS, HostTaskDied
 from ..x86_64.registers import Registers
 from .binding import PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, lost, ptrace
 
-__all__ = ["STATUS_TRAP", "STUB_CODE", "WALL", "Tracee"]
+if TYPE_CHECKING:
+    from .placement import Placement
+
+__all__ = ["STUB_CODE", "WALL", "Tracee"]
 
 #: waitpid(2): wait for children of every kind.
 WALL: Final = 0x40000000
 #: The machine code of the stub: ``syscall; int3``, padded with ``int3`` to one word.
 STUB_CODE: Final = b"\x0f\x05" + b"\xcc" * 6
 #: Wait status of a plain SIGTRAP stop.
-STATUS_TRAP: Final = 0x057F
+_STATUS_TRAP: Final = signal.SIGTRAP << 8 | 0x7F
+#: Wait status of the SIGSYS that the seccomp filter raises.
+_STATUS_SYS: Final = signal.SIGSYS << 8 | 0x7F
 
 _AFTER_CALL: Final = STUB_ADDRESS + 3
 _MAX_ERRNO: Final = 4095
@@ -52,14 +60,26 @@ _unpack_result: Final = struct.Struct("=80xq40xQ").unpack_from
 class Tracee:
     """A host process of ours that is stopped under ptrace and has the stub page mapped."""
 
-    def __init__(self, host_tid: int) -> None:
+    def __init__(self, host_tid: int, placement: Placement, cpus: frozenset[int]) -> None:
+        """*cpus* is where it may run at the moment: a clone inherits that."""
         self.host_tid = host_tid
+        self.placement = placement
+        self.cpus = cpus
+
+    def place(self) -> None:
+        """Move it to where tracees are to run."""
+        self.cpus = self.placement.cpus
+        # It may be dying, or the administrator took the CPU away: where it runs is only a matter of speed.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(self.host_tid, self.cpus)
 
     def inject(self, number: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
         """Make the tracee execute one host call and return its result.
 
         All its registers are lost.  Raises OSError with the host's errno, or HostTaskDied.
         """
+        if self.cpus is not self.placement.cpus:
+            self.place()
         _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
         if ptrace(PTRACE_SETREGS, self.host_tid, 0, _call_address) == -1:
             raise lost(self.host_tid)
@@ -71,17 +91,22 @@ class Tracee:
     def _run_to_trap(self, trap: int) -> int:
         """Resume until the ``int3`` that ends at *trap*, and return rax."""
         tid = self.host_tid
+        refused = False
         while True:
             if ptrace(PTRACE_CONT, tid, 0, 0) == -1:
                 raise lost(tid)
             status = os.waitpid(tid, WALL)[1]
-            if status == STATUS_TRAP:
+            if status == _STATUS_TRAP:
                 if ptrace(PTRACE_GETREGS, tid, 0, _result_address) == -1:
                     raise lost(tid)
                 result: int
                 result, rip = _unpack_result(_result)
                 if rip == trap:
+                    if refused:
+                        raise OSError(errno.EPERM, "the tracees' seccomp filter does not allow this host call")
                     return result
+            elif status == _STATUS_SYS:
+                refused = True
             elif not os.WIFSTOPPED(status):
                 self.reaped(status)
                 raise HostTaskDied(tid)
