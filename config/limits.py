@@ -33,3 +33,22 @@ MAX_MOUNTS = 100_000
 MAX_LOCKS = 100_000
 #: Bytes of all extended attributes of one inode (ENOSPC).
 MAX_XATTR_BYTES = 1 << 20
+#: Resource limits that a new process has, (soft, hard) in each resource's own unit; None is unlimited.
+GUEST_RLIMITS: dict[str, tuple[int | None, int | None]] = {
+    "CPU": (None, None),  # seconds
+    "FSIZE": (None, None),  # bytes
+    "DATA": (None, None),  # bytes
+    "STACK": (8 << 20, None),  # bytes
+    "CORE": (0, None),  # bytes
+    "RSS": (None, None),  # bytes
+    "NPROC": (30_000, 30_000),  # processes
+    "NOFILE": (1024, 1 << 20),  # descriptors
+    "MEMLOCK": (8 << 20, 8 << 20),  # bytes
+    "AS": (None, None),  # bytes
+    "LOCKS": (None, None),  # locks
+    "SIGPENDING": (30_000, 30_000),  # queued signals
+    "MSGQUEUE": (819_200, 819_200),  # bytes
+    "NICE": (0, 0),
+    "RTPRIO": (0, 0),
+    "RTTIME": (None, None),  # microseconds
+}

@@ -65,6 +65,9 @@ class ThreadGroup(Actor):
         #: CPU time of dead threads and reaped children is kept by exits.py.
         self.times = exits.GroupTimes()
         self.start_ns = worker.clock.monotonic_ns()
+        #: prctl's PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE.
+        self.subreaper = False
+        self.dumpable = 1
         self._petitions = 0
 
     # -- messages -----------------------------------------------------------------------------------------------
@@ -186,6 +189,7 @@ class ThreadGroup(Actor):
         promise, self._stop_promise = self._stop_promise, None
         if promise is not None:
             promise.resolve(Done())
+        self.worker.groups.pop(self.group, None)
         self.stop()
 
     def check(self) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ...platform.interface import Event
     from .table import Entry
 
-__all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "start", "wake"]
+__all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "start", "unpark", "wake"]
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ def _park(task: Task, block: Block) -> None:
         interrupt(task)
 
 
-def _unpark(task: Task) -> Block:
+def unpark(task: Task) -> Block:
     block = task.block
     assert block is not None
     for fd, _ in block.fds:
@@ -189,7 +189,7 @@ def _asked(task: Task, outcome: Any, error: BaseException | None) -> None:
 def wake(task: Task) -> None:
     """Call a parked task's handler again, or remember to when a stop holds it."""
     if task.state is RunState.BLOCKED:
-        _unpark(task)
+        unpark(task)
     elif task.state is not RunState.PETITIONING:
         return
     if task.group.stop_epoch:
@@ -218,7 +218,7 @@ def _interrupt_block(task: Task) -> None:
     assert block is not None
     if block.uninterruptible or not signals.has_deliverable(task):
         return
-    _unpark(task)
+    unpark(task)
     task.advance(RunState.RUNNING)
     if block.recall_on_signal:
         task.interrupted = True

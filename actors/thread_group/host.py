@@ -11,6 +11,9 @@ import time
 
 __all__ = ["WorkerHost"]
 
+#: /proc counts CPU time in ticks of USER_HZ = 100.
+_NS_PER_TICK = 10_000_000
+
 
 class WorkerHost:
     """The real host."""
@@ -22,6 +25,12 @@ class WorkerHost:
     def realtime_ns(self) -> int:
         """Host CLOCK_REALTIME."""
         return time.time_ns()
+
+    def cpu_times_ns(self, host_tid: int) -> tuple[int, int]:
+        """(user, system) CPU time in ns of a host task, from /proc/TID/stat (fields 14 and 15, in clock ticks)."""
+        with open(f"/proc/{host_tid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[11]) * _NS_PER_TICK, int(fields[12]) * _NS_PER_TICK
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes for getrandom(2), /dev/urandom and AT_RANDOM."""

@@ -44,6 +44,8 @@ class Worker(Actor):
         #: Every host call of the thread groups goes through this port, so that traces can record and replay it.
         self.host = host
         self.clock = GuestClock(host)
+        #: The live thread groups of this worker, by serial number.
+        self.groups: dict[int, ThreadGroup] = {}
         self.unsupported_seen: set[int] = set()
         #: Called after each handler with (task, entry, outcome), when someone watches.
         self.on_syscall: Callable[[Task, Entry, Any], None] | None = None
@@ -92,7 +94,23 @@ class Worker(Actor):
         ThreadGroup.start(address, self.node, worker=self, group=serial, pid=pid)
         group = self.node.actor(address)
         assert isinstance(group, ThreadGroup)
+        self.groups[serial] = group
         return group
+
+    def group(self, serial: int) -> ThreadGroup | None:
+        """Return the live ThreadGroup with that serial number, if it is one of this worker's."""
+        return self.groups.get(serial)
+
+    def group_of_pid(self, pid: int) -> ThreadGroup | None:
+        """Return the live ThreadGroup with that process id, if it is one of this worker's."""
+        return next((group for group in self.groups.values() if group.pid == pid), None)
+
+    def cpu_times_ns(self, task: Task) -> tuple[int, int]:
+        """Return (user, system) CPU time in ns of a task's host task; zeros when it is gone."""
+        try:
+            return self.host.cpu_times_ns(task.host.host_tid)
+        except OSError:
+            return (0, 0)
 
     # -- the platform's events ------------------------------------------------------------------------------------
 

@@ -1,0 +1,68 @@
+"""Resource limits of a process: getrlimit(2)'s soft and hard values.
+
+Linux counterpart: struct rlimit in struct signal_struct (include/asm-generic/resource.h).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from ...config.limits import GUEST_RLIMITS
+
+__all__ = ["RLIM_INFINITY", "Resource", "ResourceLimits"]
+
+RLIM_INFINITY = (1 << 64) - 1
+
+
+class Resource(enum.IntEnum):
+    """RLIMIT_* numbers."""
+
+    CPU = 0
+    FSIZE = 1
+    DATA = 2
+    STACK = 3
+    CORE = 4
+    RSS = 5
+    NPROC = 6
+    NOFILE = 7
+    MEMLOCK = 8
+    AS = 9
+    LOCKS = 10
+    SIGPENDING = 11
+    MSGQUEUE = 12
+    NICE = 13
+    RTPRIO = 14
+    RTTIME = 15
+
+
+class ResourceLimits:
+    """Soft and hard limits by resource; units are each resource's own (bytes, seconds, counts)."""
+
+    def __init__(self, values: list[tuple[int, int]] | None = None) -> None:
+        self._values = list(values) if values else [
+            (_unlimited(soft), _unlimited(hard)) for soft, hard in (GUEST_RLIMITS[r.name] for r in Resource)
+        ]
+
+    def soft(self, resource: Resource) -> int:
+        """Return the limit in force; RLIM_INFINITY for none."""
+        return self._values[resource][0]
+
+    def get(self, resource: int) -> tuple[int, int]:
+        """Return (soft, hard)."""
+        return self._values[resource]
+
+    def set(self, resource: int, soft: int, hard: int) -> None:
+        """Set both; the caller has checked them."""
+        self._values[resource] = (soft, hard)
+
+    def copy(self) -> ResourceLimits:
+        """Return an independent copy, as fork does."""
+        return ResourceLimits(self._values)
+
+    def state(self) -> list[tuple[int, int]]:
+        """Return plain data for a save; the constructor is the inverse."""
+        return list(self._values)
+
+
+def _unlimited(value: int | None) -> int:
+    return RLIM_INFINITY if value is None else value

@@ -1,0 +1,276 @@
+"""fork, vfork, clone and clone3: births of threads and processes.
+
+Linux counterpart: kernel/fork.c.  The caller petitions TaskSet for an id; granted, it clones its host task and builds the new
+Task beside it.  So every process is known to TaskSet before its first instruction runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from errno import E2BIG, EINVAL, EPERM
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...messages.task_set import ForkFailed, RequestFork, RequestThread
+from . import dispatch, signals
+from .credentials import CAP_SYS_ADMIN
+from .table import U64, Address, syscall
+from .task import ERESTARTNOINTR, Block, Petition, Task
+
+if TYPE_CHECKING:
+    from ...messages.thread_group import Answer
+    from ...platform.interface import HostTask
+
+__all__ = ["CloneFlags"]
+
+
+class CloneFlags(enum.IntFlag):
+    """CLONE_* (include/uapi/linux/sched.h)."""
+
+    VM = 0x100
+    FS = 0x200
+    FILES = 0x400
+    SIGHAND = 0x800
+    PIDFD = 0x1000
+    PTRACE = 0x2000
+    VFORK = 0x4000
+    PARENT = 0x8000
+    THREAD = 0x10000
+    NEWNS = 0x20000
+    SYSVSEM = 0x40000
+    SETTLS = 0x80000
+    PARENT_SETTID = 0x100000
+    CHILD_CLEARTID = 0x200000
+    DETACHED = 0x400000
+    UNTRACED = 0x800000
+    CHILD_SETTID = 0x1000000
+    NEWCGROUP = 0x2000000
+    NEWUTS = 0x4000000
+    NEWIPC = 0x8000000
+    NEWUSER = 0x10000000
+    NEWPID = 0x20000000
+    NEWNET = 0x40000000
+    IO = 0x80000000
+    CLEAR_SIGHAND = 0x1_0000_0000
+    INTO_CGROUP = 0x2_0000_0000
+
+
+_F = CloneFlags
+_NAMESPACES = _F.NEWNS | _F.NEWCGROUP | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET
+#: struct clone_args of clone3(2): flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid
+#: set_tid_size cgroup.
+_CLONE_ARGS = struct.Struct("<11Q")
+_CLONE_ARGS_MIN_BYTES = 64
+_PAGE_BYTES = 4096
+
+
+class _Birth(NamedTuple):
+    """What one clone asks for."""
+
+    flags: int
+    exit_signal: int
+    #: Stack pointer of the child, 0 for the parent's.
+    stack: int
+    parent_tid: int
+    child_tid: int
+    tls: int
+
+
+@syscall(56)
+def clone(task: Task, flags: U64, stack: Address, parent_tid: Address, child_tid: Address, tls: U64) -> object:
+    """clone(2): a new thread or process. EAGAIN, EINVAL for impossible flags, ENOMEM, EPERM for namespaces."""
+    return _clone(task, _Birth(flags & ~0xFF & 0xFFFFFFFF, flags & 0xFF, stack, parent_tid, child_tid, tls))
+
+
+@syscall(57)
+def fork(task: Task) -> object:
+    """fork(2): a new process with a copy of this one's memory. EAGAIN, ENOMEM."""
+    return _clone(task, _Birth(0, signals.SIGCHLD, 0, 0, 0, 0))
+
+
+@syscall(58)
+def vfork(task: Task) -> object:
+    """vfork(2): a new process in this one's memory; the caller waits until it execs or exits. EAGAIN, ENOMEM."""
+    return _clone(task, _Birth(_F.VFORK | _F.VM, signals.SIGCHLD, 0, 0, 0, 0))
+
+
+@syscall(435, partial="set_tid, CLONE_PIDFD and CLONE_INTO_CGROUP are refused with EINVAL")
+def clone3(task: Task, args: Address, size: U64) -> object:
+    """clone3(2): clone with a structure of arguments. E2BIG, EINVAL, and clone(2)'s errnos."""
+    if size > _PAGE_BYTES:
+        raise OSError(E2BIG, "clone_args larger than a page")
+    if size < _CLONE_ARGS_MIN_BYTES:
+        raise OSError(EINVAL, "clone_args shorter than its first version")
+    data = task.memory.read(args, size)
+    if any(data[_CLONE_ARGS.size :]):
+        raise OSError(E2BIG, "clone_args has fields that this kernel does not know")
+    padded = data[: _CLONE_ARGS.size].ljust(_CLONE_ARGS.size, b"\0")
+    flags, _pidfd, child, parent, signal, stack, length, tls, _tids, tid_count, _cgroup = _CLONE_ARGS.unpack(padded)
+    if tid_count or signal > 64 or flags & (0xFF | _F.DETACHED | _F.INTO_CGROUP) or bool(stack) != bool(length):
+        raise OSError(EINVAL, "")
+    if flags & (_F.THREAD | _F.PARENT) and signal:
+        raise OSError(EINVAL, "")
+    return _clone(task, _Birth(flags, signal, stack + length if stack else 0, parent, child, tls))
+
+
+def _check(task: Task, flags: int) -> None:
+    """copy_process's checks of flags against each other."""
+    if flags & _F.SIGHAND and not flags & _F.VM or flags & _F.THREAD and not flags & _F.SIGHAND:
+        raise OSError(EINVAL, "")
+    if flags & _F.NEWNS and flags & _F.FS or flags & _F.CLEAR_SIGHAND and flags & _F.SIGHAND:
+        raise OSError(EINVAL, "")
+    if flags & _F.PIDFD:
+        raise OSError(EINVAL, "no process descriptors yet")
+    if flags & _NAMESPACES:
+        # A kernel without namespaces answers EINVAL; one that may not make them, EPERM.
+        raise OSError(EINVAL if task.group.credentials.has(CAP_SYS_ADMIN) else EPERM, "no nested namespaces")
+
+
+def _clone(task: Task, birth: _Birth) -> object:
+    """First call: petition for an id. Second call: it has come; make the child. Third: the vfork child is through."""
+    if "vfork_child" in task.memo:
+        return _wait_for_vfork(task)
+    answer = task.take_answer()
+    if answer is None:
+        _check(task, birth.flags)
+        if birth.flags & _F.THREAD:
+            return Petition(RequestThread, {})
+        return Petition(
+            RequestFork, {"exit_signal": birth.exit_signal, "clone_parent": bool(birth.flags & _F.PARENT)}
+        )
+    if birth.flags & _F.THREAD:
+        return _make_thread(task, birth, answer.value)
+    return _make_process(task, birth, answer)
+
+
+def _make_thread(task: Task, birth: _Birth, tid: int) -> int:
+    group = task.group
+    child = Task(group, tid, _clone_host(task, birth), task.memory)
+    child.host.owner = child
+    child.pending = signals.SignalQueue()
+    child.sigmask = task.sigmask
+    child.command = task.command
+    child.start_ns = task.worker.clock.monotonic_ns()
+    group.tasks[tid] = child
+    _write_tids(task, child, birth)
+    _start(child)
+    return tid
+
+
+def _make_process(task: Task, birth: _Birth, answer: Answer) -> object:
+    serial, epoch = (*answer.extra, 0)[:2]
+    try:
+        host = _clone_host(task, birth)
+    except OSError:
+        task.group.tell_task_set(ForkFailed(group=task.group.group, child=serial))
+        raise
+    child = _new_group(task, birth, serial, answer.value, host)
+    child.group.stop_epoch = epoch or task.group.stop_epoch
+    _write_tids(task, child, birth)
+    if birth.flags & _F.VFORK:
+        child.vfork_parent = (task.group.group, task.tid)
+        task.memo["vfork_child"] = (serial, answer.value)
+        _start(child)
+        return _wait_for_vfork(task)
+    _start(child)
+    return answer.value
+
+
+def _wait_for_vfork(task: Task) -> object:
+    """The parent of a vfork waits, uninterrupted but for SIGKILL, until the child has its own memory or is gone."""
+    serial, pid = task.memo["vfork_child"]
+    waiter = (task.group.group, task.tid)
+    child = task.worker.group(serial)
+    if child is not None and any(t.vfork_parent == waiter for t in child.tasks.values()):
+        return Block(channels=(("vfork", *waiter),), uninterruptible=True, on_signal=ERESTARTNOINTR)
+    return pid
+
+
+def _clone_host(task: Task, birth: _Birth) -> HostTask:
+    """Clone the host task and give the clone its own stack and thread pointer."""
+    host = task.host.clone(share_memory=bool(birth.flags & _F.VM))
+    registers = host.get_registers()
+    registers.rax = 0
+    if birth.stack:
+        registers.rsp = birth.stack
+    if birth.flags & _F.SETTLS:
+        registers.fs_base = birth.tls
+    try:
+        host.set_registers(registers)
+    except OSError:
+        # A thread pointer outside user space: Linux answers EPERM.
+        host.kill()
+        raise OSError(EPERM, "bad thread pointer") from None
+    return host
+
+
+def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask) -> Task:
+    """Build the child's ThreadGroup from the parent's, shared or copied as the flags say."""
+    parent, flags = task.group, birth.flags
+    group = task.worker.new_group(serial, pid)
+    sibling = bool(flags & _F.PARENT)
+    group.ppid = parent.ppid if sibling else parent.pid
+    group.pgid, group.sid, group.terminal = parent.pgid, parent.sid, parent.terminal
+    group.foreground, group.orphaned = parent.foreground, parent.orphaned
+    group.mount_namespace = parent.mount_namespace
+    group.memory = task.memory.share(group) if flags & _F.VM else task.memory.fork(host.space, group)
+    group.files = parent.files.share(group) if flags & _F.FILES else parent.files.fork(group)
+    group.fs = parent.fs.share(group) if flags & _F.FS else parent.fs.fork(group)
+    group.credentials = parent.credentials.copy()
+    group.limits = parent.limits.copy()
+    group.executable = parent.executable
+    signals.inherit(parent, group, share=bool(flags & _F.SIGHAND), clear=bool(flags & _F.CLEAR_SIGHAND))
+    child = Task(group, pid, host, group.memory)
+    host.owner = child
+    child.pending = signals.SignalQueue()
+    child.sigmask = task.sigmask
+    child.command = task.command
+    child.start_ns = task.worker.clock.monotonic_ns()
+    if not flags & _F.VM or flags & _F.VFORK:
+        child.altstack = task.altstack
+    group.tasks[pid] = child
+    if not flags & _F.VM:
+        group.memory.after_fork(child)
+    return child
+
+
+def _write_tids(task: Task, child: Task, birth: _Birth) -> None:
+    """CLONE_PARENT_SETTID, CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID; Linux ignores bad pointers here."""
+    if birth.flags & _F.CHILD_CLEARTID:
+        child.clear_child_tid = birth.child_tid
+    wanted = ((_F.PARENT_SETTID, task, birth.parent_tid), (_F.CHILD_SETTID, child, birth.child_tid))
+    for flag, owner, address in wanted:
+        if birth.flags & flag:
+            try:
+                owner.memory.write(address, struct.pack("<i", child.tid))
+            except OSError:
+                continue
+
+
+def _start(child: Task) -> None:
+    """The child runs from the next turn on, so that its parent's call ends first, as it mostly does natively."""
+    child.worker.node.loop.call_soon(lambda: dispatch.start(child))
+
+
+@syscall(218)
+def set_tid_address(task: Task, address: Address) -> int:
+    """set_tid_address(2): where to clear the thread id and wake a futex when this thread ends. Never fails."""
+    task.clear_child_tid = address
+    return task.tid
+
+
+@syscall(272, partial="only flags that need no new namespace; CLONE_FILES and CLONE_FS are honoured")
+def unshare(task: Task, flags: U64) -> int:
+    """unshare(2): stop sharing parts of the execution context. EINVAL for unknown flags or a threaded caller, EPERM."""
+    known = _F.THREAD | _F.FS | _F.SIGHAND | _F.VM | _F.FILES | _F.SYSVSEM | _NAMESPACES
+    if flags & ~int(known):
+        raise OSError(EINVAL, "")
+    if flags & (_F.THREAD | _F.SIGHAND | _F.VM) and len(task.group.tasks) > 1:
+        raise OSError(EINVAL, "")
+    _check(task, flags & _NAMESPACES)
+    group = task.group
+    if flags & _F.FILES:
+        group.files = group.files.unshare(group)
+    if flags & _F.FS:
+        group.fs = group.fs.unshare(group)
+    return 0
