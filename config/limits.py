@@ -33,6 +33,21 @@ MAX_MOUNTS = 100_000
 MAX_LOCKS = 100_000
 #: Bytes of all extended attributes of one inode (ENOSPC).
 MAX_XATTR_BYTES = 1 << 20
+# -- tasks and time ----------------------------------------------------------------------------------------------
+
+#: Process and thread ids are below this (sysctl kernel.pid_max).
+PID_MAX = 32768
+#: Where process ids go on after they have wrapped (kernel/pid.c's RESERVED_PIDS).
+RESERVED_PIDS = 300
+#: Processes and threads, zombies included, that may exist at once (EAGAIN), as sysctl kernel.threads-max.
+MAX_TASKS = 30_000
+#: Messages that wait in TaskSet for one child that is being made; more are a bug.
+MAX_HELD_MESSAGES = 10_000
+#: Dead thread groups whose message numbering is kept for stragglers.
+REMEMBERED_GROUPS = 64
+#: Frequency of the CPU clock ticker in Hz, as CONFIG_HZ.
+CPU_TICK_HZ = 100
+
 #: Resource limits that a new process has, (soft, hard) in each resource's own unit; None is unlimited.
 GUEST_RLIMITS: dict[str, tuple[int | None, int | None]] = {
     "CPU": (None, None),  # seconds
@@ -52,3 +67,7 @@ GUEST_RLIMITS: dict[str, tuple[int | None, int | None]] = {
     "RTPRIO": (0, 0),
     "RTTIME": (None, None),  # microseconds
 }
+#: Bytes of records that one trace block holds once unpacked. A block is written when it is a quarter full.
+MAX_TRACE_BLOCK_BYTES = 64 << 20
+#: Bytes of records after which a trace block is written.
+TRACE_FLUSH_BYTES = 1 << 20

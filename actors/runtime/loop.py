@@ -13,8 +13,12 @@ import select
 import time
 from typing import TYPE_CHECKING
 
+from ...messages.trace import RecordKind
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .tape import Tape
 
 __all__ = ["Loop", "Timer"]
 
@@ -22,10 +26,12 @@ __all__ = ["Loop", "Timer"]
 class Timer:
     """A callback at a deadline, which can be cancelled."""
 
-    __slots__ = ("callback", "cancelled", "deadline_ns")
+    __slots__ = ("callback", "cancelled", "deadline_ns", "number")
 
-    def __init__(self, deadline_ns: int, callback: Callable[[], None]) -> None:
+    def __init__(self, deadline_ns: int, callback: Callable[[], None], number: int) -> None:
         self.deadline_ns = deadline_ns
+        #: The how-manieth timer of its loop: its name in traces.
+        self.number = number
         self.callback = callback
         self.cancelled = False
 
@@ -44,6 +50,10 @@ class Loop:
         self._order = itertools.count()
         self._ready: collections.deque[Callable[[], None]] = collections.deque()
         self._running = False
+        #: Set when this process is traced: gets every input of the loop in order.
+        self.tape: Tape | None = None
+        #: Descriptors whose readiness is no input by itself (the node's inbox: its frames are).
+        self.untaped: set[int] = set()
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call *callback* with the ready event mask whenever *fd* has any of *events* (select.EPOLL*).
@@ -63,8 +73,8 @@ class Loop:
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call *callback* once at or after *deadline_ns*."""
-        timer = Timer(deadline_ns, callback)
-        heapq.heappush(self._timers, (deadline_ns, next(self._order), timer))
+        timer = Timer(deadline_ns, callback, next(self._order))
+        heapq.heappush(self._timers, (deadline_ns, timer.number, timer))
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -86,12 +96,20 @@ class Loop:
         for fd, mask in self._epoll.poll(self._timeout(max_wait_s)):
             callback = self._callbacks.get(fd)
             if callback is not None:
+                if self.tape is not None and fd not in self.untaped:
+                    self.tape.note(RecordKind.WATCH, fd, mask)
                 callback(mask)
         if self._timers:
             self._run_timers()
-        ready = self._ready
-        for _ in range(len(ready)):
-            ready.popleft()()
+        if self._ready:
+            self.run_ready(len(self._ready))
+
+    def run_ready(self, count: int) -> None:
+        """Run the first *count* callbacks of the queue."""
+        if self.tape is not None:
+            self.tape.note(RecordKind.TURN, count)
+        for _ in range(count):
+            self._ready.popleft()()
 
     def _timeout(self, max_wait_s: float | None) -> float:
         if self._ready:
@@ -109,8 +127,26 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if not timer.cancelled:
+                if self.tape is not None:
+                    self.tape.note(RecordKind.TIMER, timer.number)
                 timer.cancelled = True
                 timer.callback()
+
+    # -- replay: the recorded inputs take the place of epoll and the clock ----------------------------------------
+
+    def replay_watch(self, fd: int, mask: int) -> None:
+        """Call the callback of *fd* as if it were ready."""
+        callback = self._callbacks.get(fd)
+        if callback is not None:
+            callback(mask)
+
+    def replay_timer(self, number: int) -> None:
+        """Fire the timer that was made as the *number*-th. LookupError when there is none, or it was cancelled."""
+        timer = next((t for _, n, t in self._timers if n == number and not t.cancelled), None)
+        if timer is None:
+            raise LookupError(f"no timer {number} is waiting")
+        timer.cancelled = True
+        timer.callback()
 
     def close(self) -> None:
         """Release the epoll descriptor."""

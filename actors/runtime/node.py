@@ -20,6 +20,7 @@ from pykka._envelope import Envelope as PykkaEnvelope
 from ...config.limits import MAX_QUEUED_FRAMES
 from ...messages.base import Failed, Message
 from ...messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
+from ...messages.trace import RecordKind
 from .actor import Actor, Reply
 from .descriptors import Descriptors
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .loop import Loop
+    from .tape import Tape
 
 __all__ = ["Node", "Placement"]
 
@@ -93,9 +95,8 @@ class Node:
         self._waiting: dict[int, tuple[str, str, Callable[[Message], None]]] = {}
         self._requests = 0
         self._pushes: dict[str, zmq.Socket[bytes]] = {}
-        #: Called with each envelope that is sent or delivered, when tracing.
-        self.on_sent: Callable[[Envelope], None] | None = None
-        self.on_delivered: Callable[[Envelope], None] | None = None
+        #: Set when this process is traced or replayed: gets every frame that is sent or arrives.
+        self.tape: Tape | None = None
         self._context = zmq.Context()
         self._receiving = False
         self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
@@ -105,6 +106,7 @@ class Node:
         if placement.endpoints[process] != self._own_endpoint:
             self._inbox.bind(self._own_endpoint)
         self._inbox_fd: int = self._inbox.getsockopt(zmq.FD)
+        loop.untaped.add(self._inbox_fd)
         loop.watch(self._inbox_fd, select.EPOLLIN, lambda _mask: self._receive())
 
     # -- actors -------------------------------------------------------------------------------------------------
@@ -144,11 +146,13 @@ class Node:
         pair = (sender, receiver)
         sequence = self._sent[pair] = self._sent.get(pair, 0) + 1
         envelope = Envelope(kind, sequence, sender, receiver, request, message)
-        if self.on_sent is not None:
-            self.on_sent(envelope)
         process = self.placement.process_of(receiver)
-        push = self._pushes.get(process) or self._connect(process)
-        push.send(encode(envelope), zmq.NOBLOCK)
+        frame = encode(envelope)
+        if self.tape is not None:
+            self.tape.note(RecordKind.SENT, frame)
+        if self.tape is None or not self.tape.replaying:
+            push = self._pushes.get(process) or self._connect(process)
+            push.send(frame, zmq.NOBLOCK)
         if process == self.process and not self._receiving:
             # The inbox's descriptor would wake the loop too, but a turn of epoll later.
             self._receiving = True
@@ -199,23 +203,33 @@ class Node:
     def _receive(self) -> None:
         """Take every frame that has come (ZeroMQ's descriptor is edge-triggered: stop only when there is none)."""
         self._receiving = False
-        receive = self._inbox.recv
-        while True:
-            try:
-                frame = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                envelope = decode(frame)
-            except MalformedFrame as error:
-                log.error("malformed frame dropped", process=self.process, reason=str(error), size=len(frame))
-                continue
-            self.deliver(envelope)
+        if self.tape is None:
+            frames = self._drain()
+        else:
+            frames = self.tape.input(RecordKind.FRAMES, self._drain)
+        for frame in frames:
+            self.deliver(frame)
 
-    def deliver(self, envelope: Envelope) -> None:
-        """Hand one envelope to its actor, or a reply to the handler that waits for it."""
-        if self.on_delivered is not None:
-            self.on_delivered(envelope)
+    def _drain(self) -> list[bytes]:
+        frames: list[bytes] = []
+        receive = self._inbox.recv
+        try:
+            while True:
+                frames.append(receive(zmq.NOBLOCK))
+        except zmq.Again:
+            return frames
+
+    def replay_frames(self) -> None:
+        """The next record is frames that woke the loop."""
+        self._receive()
+
+    def deliver(self, frame: bytes) -> None:
+        """Hand one frame's envelope to its actor, or a reply to the handler that waits for it."""
+        try:
+            envelope = decode(frame)
+        except MalformedFrame as error:
+            log.error("malformed frame dropped", process=self.process, reason=str(error), size=len(frame))
+            return
         if not self._in_order(envelope):
             return
         if envelope.kind == EnvelopeKind.REPLY:
