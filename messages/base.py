@@ -32,10 +32,10 @@ class Message:
     """Base of all messages. Class attributes are set by :func:`message`."""
 
     __slots__ = ()
-    tag: ClassVar[int]
-    receiver: ClassVar[str]
-    mode: ClassVar[Mode]
-    reply: ClassVar[type[Message] | None]
+    TAG: ClassVar[int]
+    RECEIVER: ClassVar[str]
+    MODE: ClassVar[Mode]
+    REPLY: ClassVar[type[Message] | None]
 
 
 #: Every message type by its tag.
@@ -79,7 +79,7 @@ def message(*, tag: int, receiver: str, mode: Mode, reply: type[Message] | None 
         if (mode is Mode.ASK) != (reply is not None):
             raise TypeError(f"{cls.__name__}: exactly the asks name a reply type")
         made: type[Message] = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
-        made.tag, made.receiver, made.mode, made.reply = tag, receiver, mode, reply
+        made.TAG, made.RECEIVER, made.MODE, made.REPLY = tag, receiver, mode, reply
         MESSAGE_TYPES[tag] = made
         return made
 

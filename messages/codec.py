@@ -14,7 +14,7 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no types
 
 from ..config.limits import MAX_FRAME_BYTES
 from .base import MESSAGE_TYPES, Message, Record
@@ -134,7 +134,7 @@ def _encode_record(value: Any) -> Any:
 
 class _ClassCodec(NamedTuple):
     getter: Callable[[Any], Any]
-    count: int
+    length: int
     build: _Converter
 
 
@@ -155,14 +155,14 @@ def message_values(message: Message) -> tuple[Any, ...]:
     """Return a message's field values in the order of their declaration."""
     codec = _codec_of(type(message))
     values = codec.getter(message)
-    return (values,) if codec.count == 1 else values
+    return (values,) if codec.length == 1 else values
 
 
 def encode(envelope: Envelope) -> bytes:
     """Return the frame of *envelope*. ValueError when it exceeds MAX_FRAME_BYTES."""
     kind, sequence, sender, receiver, request, message = envelope
     frame: bytes = msgpack.packb(
-        (PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.tag, message_values(message)),
+        (PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.TAG, message_values(message)),
         default=_encode_record,
     )
     if len(frame) > MAX_FRAME_BYTES:

@@ -23,7 +23,7 @@ import enum
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no types
 import zstandard
 
 from ..config.limits import MAX_TRACE_BLOCK_BYTES

@@ -174,7 +174,7 @@ class Actor(pykka.Actor):
         Handlers rather yield :class:`Ask`, which comes here. WrongAsk when the order forbids it.
         """
         check_ask(self.address, receiver)
-        if message.mode is not Mode.ASK:
+        if message.MODE is not Mode.ASK:
             raise TypeError(f"{type(message).__name__} is not an ask")
         self.node.ask(self.address, receiver, message, resume)
 

@@ -105,7 +105,7 @@ class Node:
         self._own_endpoint = f"inproc://{process}"
         if placement.endpoints[process] != self._own_endpoint:
             self._inbox.bind(self._own_endpoint)
-        self._inbox_fd: int = self._inbox.getsockopt(zmq.FD)
+        self._inbox_fd = int(self._inbox.getsockopt(zmq.FD))
         loop.untaped.add(self._inbox_fd)
         loop.watch(self._inbox_fd, select.EPOLLIN, lambda _mask: self._receive())
 

@@ -13,7 +13,7 @@ import collections
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no types
 
 from ...config.limits import TRACE_FLUSH_BYTES
 from ...messages.trace import RecordKind, pack_block
