@@ -1,0 +1,250 @@
+"""Descriptor tables of processes, and the registry of a worker's open files.
+
+Linux counterpart: struct files_struct and fs/file.c.  A table is shared between thread groups by CLONE_FILES; it owns one
+reference to each file for each descriptor.  Tells MountNamespace ReleaseLocks, because POSIX locks of a process go when it
+closes any descriptor of the file.
+"""
+
+from __future__ import annotations
+
+from errno import EBADF, EINVAL, EMFILE
+from os import O_PATH
+from typing import TYPE_CHECKING, Any, Final
+
+from ...messages.mount_namespace import ReleaseLocks
+from .limits import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .actor import ThreadGroup
+    from .open_file import OpenFile
+    from .worker import Worker
+
+__all__ = ["FileTable", "OpenFiles"]
+
+#: First inode number of pipes, sockets and anonymous files.
+_FIRST_INO: Final = 10_000
+
+
+class OpenFiles:
+    """Every open file of one worker, by number; also the source of inode numbers for files without a name."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._files: dict[int, OpenFile] = {}
+        self._last_number = 0
+        self._last_ino = _FIRST_INO
+        #: Times of files without a name: when this worker began.
+        self.boot_ns = worker.clock.realtime_ns()
+
+    def enter(self, file: OpenFile) -> int:
+        """Register a new file and return its number."""
+        self._last_number += 1
+        self._files[self._last_number] = file
+        return self._last_number
+
+    def leave(self, file: OpenFile) -> None:
+        """Forget a closed file."""
+        del self._files[file.number]
+
+    def get(self, number: int) -> OpenFile | None:
+        """Return the file with that number."""
+        return self._files.get(number)
+
+    def __iter__(self) -> Iterator[OpenFile]:
+        return iter(list(self._files.values()))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def new_ino(self) -> int:
+        """Return an unused inode number for a pipe, a socket or an anonymous file."""
+        self._last_ino += 1
+        return self._last_ino
+
+
+class FileTable:
+    """Descriptors of one process."""
+
+    __slots__ = ("_close_on_exec", "_files", "_lowest", "_opening", "_users", "holds_locks", "lock_owner")
+
+    def __init__(self, lock_owner: int) -> None:
+        self._files: dict[int, OpenFile] = {}
+        self._close_on_exec: set[int] = set()
+        #: No descriptor below this one is free.
+        self._lowest = 0
+        self._users = 1
+        #: Files of opens that wait for their other end (FIFOs), by task.
+        self._opening: dict[int, OpenFile] = {}
+        #: Owner of the POSIX locks taken through this table (a thread group's serial), and whether there were any.
+        self.lock_owner = lock_owner
+        self.holds_locks = False
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def get(self, fd: int) -> OpenFile:
+        """Return the file behind *fd*. EBADF, also for an O_PATH descriptor."""
+        file = self._files.get(fd)
+        if file is None or file.flags & O_PATH:
+            raise OSError(EBADF, "")
+        return file
+
+    def get_any(self, fd: int) -> OpenFile:
+        """Return the file behind *fd*, which may be O_PATH. EBADF."""
+        file = self._files.get(fd)
+        if file is None:
+            raise OSError(EBADF, "")
+        return file
+
+    def find(self, fd: int) -> OpenFile | None:
+        """Return the file behind *fd*, or None."""
+        return self._files.get(fd)
+
+    def descriptors(self) -> list[int]:
+        """Return the open descriptors in order."""
+        return sorted(self._files)
+
+    def is_close_on_exec(self, fd: int) -> bool:
+        """Return FD_CLOEXEC of an open descriptor."""
+        return fd in self._close_on_exec
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def free_descriptor(self, group: ThreadGroup, minimum: int = 0) -> int:
+        """Return the lowest free descriptor from *minimum* on. EMFILE; EINVAL for a *minimum* beyond the limit."""
+        limit = group.limits.soft(Resource.NOFILE)
+        if minimum >= limit:
+            raise OSError(EINVAL if minimum else EMFILE, "")
+        files = self._files
+        fd = max(minimum, self._lowest)
+        while fd in files:
+            fd += 1
+        if minimum <= self._lowest:
+            self._lowest = fd
+        if fd >= limit:
+            raise OSError(EMFILE, "")
+        return fd
+
+    def add(self, group: ThreadGroup, file: OpenFile, *, close_on_exec: bool = False, minimum: int = 0) -> int:
+        """Install *file* at the lowest free descriptor and return it; the caller's reference goes to the table.
+
+        EMFILE (the reference is dropped then).
+        """
+        try:
+            fd = self.free_descriptor(group, minimum)
+        except OSError:
+            file.release()
+            raise
+        self._files[fd] = file
+        if close_on_exec:
+            self._close_on_exec.add(fd)
+        return fd
+
+    def put(self, group: ThreadGroup, fd: int, file: OpenFile, *, close_on_exec: bool = False) -> None:
+        """Install *file* at *fd*, closing what is there (dup2); the caller's reference goes to the table. EBADF."""
+        if not 0 <= fd < group.limits.soft(Resource.NOFILE):
+            file.release()
+            raise OSError(EBADF, "")
+        old = self._files.get(fd)
+        self._files[fd] = file
+        self.set_close_on_exec(fd, on=close_on_exec)
+        if old is not None:
+            self._closed(old)
+
+    def set_close_on_exec(self, fd: int, *, on: bool) -> None:
+        """Set or clear FD_CLOEXEC of an open descriptor."""
+        if on:
+            self._close_on_exec.add(fd)
+        else:
+            self._close_on_exec.discard(fd)
+
+    def close(self, fd: int) -> None:
+        """close(2). EBADF."""
+        file = self._files.pop(fd, None)
+        if file is None:
+            raise OSError(EBADF, "")
+        self._close_on_exec.discard(fd)
+        if fd < self._lowest:
+            self._lowest = fd
+        self._closed(file)
+
+    def _closed(self, file: OpenFile) -> None:
+        if self.holds_locks and file.handle:
+            message = ReleaseLocks(handle=file.handle, family="posix", owner=self.lock_owner)
+            file.worker.tell(file.identity.namespace, message)
+        file.release()
+
+    def close_range(self, first: int, last: int) -> None:
+        """Close every descriptor from *first* to *last*."""
+        for fd in [fd for fd in self._files if first <= fd <= last]:
+            self.close(fd)
+
+    def close_on_exec(self) -> None:
+        """execve(2): close what has FD_CLOEXEC."""
+        for fd in sorted(self._close_on_exec):
+            self.close(fd)
+
+    def close_all(self) -> None:
+        """Close every descriptor."""
+        for fd in self.descriptors():
+            self.close(fd)
+        for file in list(self._opening.values()):
+            file.release()
+        self._opening = {}
+
+    # -- opens in progress --------------------------------------------------------------------------------------
+
+    def park_opening(self, tid: int, file: OpenFile) -> None:
+        """Keep the file of an open(2) that waits."""
+        self._opening[tid] = file
+
+    def take_opening(self, tid: int) -> OpenFile | None:
+        """Give back the file of an open(2) that waited."""
+        return self._opening.pop(tid, None)
+
+    # -- sharing ------------------------------------------------------------------------------------------------
+
+    def share(self, group: ThreadGroup) -> FileTable:
+        """CLONE_FILES: one more group uses this table."""
+        self._users += 1
+        return self
+
+    def fork(self, group: ThreadGroup) -> FileTable:
+        """Return a copy for *group* with references of its own; POSIX locks are not inherited."""
+        table = FileTable(group.group)
+        table._files = {fd: file.hold() for fd, file in self._files.items()}
+        table._close_on_exec = set(self._close_on_exec)
+        table._lowest = self._lowest
+        return table
+
+    def unshare(self, group: ThreadGroup) -> FileTable:
+        """Return a table that nobody else uses."""
+        if self._users == 1:
+            return self
+        self._users -= 1
+        return self.fork(group)
+
+    def drop(self, group: ThreadGroup) -> None:
+        """A group ends: close everything with the last one."""
+        self._users -= 1
+        if self._users == 0:
+            self.close_all()
+
+    # -- save ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return plain data: descriptors with their open files' numbers."""
+        return {
+            "files": {fd: file.number for fd, file in self._files.items()},
+            "close_on_exec": sorted(self._close_on_exec),
+            "lock_owner": self.lock_owner,
+            "holds_locks": self.holds_locks,
+        }
+
+    def load(self, state: dict[str, Any], files: dict[int, OpenFile]) -> None:
+        """Take *state* back; *files* maps the saved numbers to the restored open files, whose references are taken."""
+        self._files = {fd: files[number].hold() for fd, number in state["files"].items()}
+        self._close_on_exec = set(state["close_on_exec"])
+        self._lowest = 0
+        self.holds_locks = state["holds_locks"]
