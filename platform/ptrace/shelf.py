@@ -72,6 +72,7 @@ class Shelf:
     def close(self) -> None:
         """Close the worker's end. The shelf itself goes with the last tracee."""
         self._socket.close()
+        self._space.release()
 
     def _pass(self, host_fd: int) -> int:
         socket.send_fds(self._socket, [b"\0"], [host_fd])

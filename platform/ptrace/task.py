@@ -31,7 +31,6 @@ from .binding import (
     PTRACE_SETREGS,
     PTRACE_SYSEMU,
     get_regset,
-    lost,
     ptrace,
     set_regset,
 )
@@ -87,20 +86,20 @@ class PtraceTask(Tracee, HostTask):
             self.registers.rax = result
             self._write_back()
         elif ptrace(PTRACE_POKEUSER, self.host_tid, _RAX_OFFSET, result) == -1:
-            raise lost(self.host_tid)
+            raise self.lost()
         self._run()
 
     def _write_back(self) -> None:
         self.registers.orig_rax = _MINUS_ONE
         if ptrace(PTRACE_SETREGS, self.host_tid, 0, self.registers_address) == -1:
-            raise lost(self.host_tid)
+            raise self.lost()
         self.stale = False
 
     def _run(self) -> None:
         if self.cpus is not self.placement.cpus:
             self.place()
         if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
-            raise lost(self.host_tid)
+            raise self.lost()
         self.known = False
         self._platform.running[self.host_tid] = self
 
@@ -117,6 +116,11 @@ class PtraceTask(Tracee, HostTask):
         while os.WIFSTOPPED(os.waitpid(self.host_tid, WALL)[1]):
             pass
         self.buried()
+
+    def lost(self) -> Exception:
+        if self.host_tid in self._platform.running:
+            return RuntimeError(f"host task {self.host_tid} is running: it must be stopped for this")
+        return super().lost()
 
     def reaped(self, status: int) -> None:
         """Take note that it is dead and reaped, and have that reported."""
@@ -135,7 +139,7 @@ class PtraceTask(Tracee, HostTask):
     def _know_registers(self) -> None:
         if not self.known:
             if ptrace(PTRACE_GETREGS, self.host_tid, 0, self.registers_address) == -1:
-                raise lost(self.host_tid)
+                raise self.lost()
             self.known = True
 
     def get_registers(self) -> Registers:

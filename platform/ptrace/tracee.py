@@ -82,7 +82,7 @@ class Tracee:
             self.place()
         _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
         if ptrace(PTRACE_SETREGS, self.host_tid, 0, _call_address) == -1:
-            raise lost(self.host_tid)
+            raise self.lost()
         result = self._run_to_trap(_AFTER_CALL)
         if -_MAX_ERRNO <= result < 0:
             raise OSError(-result, os.strerror(-result))
@@ -94,11 +94,11 @@ class Tracee:
         refused = False
         while True:
             if ptrace(PTRACE_CONT, tid, 0, 0) == -1:
-                raise lost(tid)
+                raise self.lost()
             status = os.waitpid(tid, WALL)[1]
             if status == _STATUS_TRAP:
                 if ptrace(PTRACE_GETREGS, tid, 0, _result_address) == -1:
-                    raise lost(tid)
+                    raise self.lost()
                 result: int
                 result, rip = _unpack_result(_result)
                 if rip == trap:
@@ -110,6 +110,10 @@ class Tracee:
             elif not os.WIFSTOPPED(status):
                 self.reaped(status)
                 raise HostTaskDied(tid)
+
+    def lost(self) -> Exception:
+        """Return the exception for a ptrace request on it that has just failed."""
+        return lost(self.host_tid)
 
     def reaped(self, status: int) -> None:
         """Take note that it died, with wait status *status*, while it made a call for us."""

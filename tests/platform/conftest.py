@@ -1,0 +1,36 @@
+"""Fixtures of the platform's tests: a started platform that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from greenroom.platform.ptrace.platform import PtracePlatform
+from guests import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def children() -> set[int]:
+    """Return the pids of this process's children, zombies included."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return {int(pid) for pid in file.read().split()}
+
+
+@pytest.fixture
+def platform() -> Iterator[PtracePlatform]:
+    before = children()
+    platform = PtracePlatform()
+    platform.start()
+    try:
+        yield platform
+    finally:
+        platform.close()
+    assert children() == before
+
+
+@pytest.fixture
+def driver(platform: PtracePlatform) -> Driver:
+    return Driver(platform)
