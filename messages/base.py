@@ -59,7 +59,8 @@ _C = TypeVar("_C", bound=type)
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def record(cls: _C) -> _C:
     """Make *cls* a frozen, slotted, keyword-only dataclass that may be a field of a message."""
-    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    made: _C = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)  # type: ignore[assignment]
+    return made
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))

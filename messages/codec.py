@@ -120,7 +120,7 @@ def _class_decoder(cls: type) -> _Converter:
             raise MalformedFrame(f"{cls.__name__} has {count} fields")
         try:
             return cls(**{n: c(v) for n, c, v in zip(names, converters, values, strict=True)})
-        except MalformedFrame as error:
+        except Exception as error:  # noqa: BLE001  # a record may check itself; whatever it raises means: no such value
             raise MalformedFrame(f"{cls.__name__}: {error}") from None
 
     return build
