@@ -75,6 +75,9 @@ class ThreadGroup(Actor):
     @handles(mine.Execute)
     def execute(self, message: mine.Execute) -> Asking:
         """Load the first program."""
+        if message.arguments.uts is not None:
+            self.worker.uts = message.arguments.uts
+            self.worker.application_cores = max(1, message.arguments.application_cores)
         return exec_.load_first_program(self, message.arguments)
 
     @handles(mine.StartTasks)
@@ -137,6 +140,11 @@ class ThreadGroup(Actor):
         """A file lock may be free."""
         self.worker.wake(("lock", message.tid))
 
+    @handles(mine.UtsChanged)
+    def uts_changed(self, message: mine.UtsChanged) -> None:
+        """Another process changed the host or domain name."""
+        self.worker.uts = message.uts
+
     @handles(mine.ProcRequest)
     def proc_request(self, message: mine.ProcRequest) -> None:
         """Make the text of a /proc file for another process."""
@@ -159,12 +167,13 @@ class ThreadGroup(Actor):
         self.tell("task_set", message)
 
     def petition(self, task: Task, message: type[Message], fields: dict[str, Any]) -> None:
-        """Send a petition for *task*, which is parked by the caller."""
+        """Send a petition for *task*, which is parked by the caller, to TaskSet or Kernel as *message* says."""
         self._petitions += 1
         task.petition = self._petitions
         task.petition_interrupted = False
         task.answer = None
-        self.tell_task_set(message(group=self.group, tid=task.tid, petition=task.petition, **fields))  # type: ignore[call-arg]
+        petition = message(group=self.group, tid=task.tid, petition=task.petition, **fields)  # type: ignore[call-arg]
+        self.tell(message.receiver, petition)
 
     def cancel_petition(self, task: Task) -> None:
         """A signal interrupts an interruptible petition: ask for its end, once, and go on waiting for the answer."""

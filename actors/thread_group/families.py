@@ -24,6 +24,7 @@ FAMILIES: tuple[str, ...] = (
     "sys_ioctl",
     "sys_socket",
     "sys_misc",
+    "sys_sched",
 )
 
 

@@ -6,7 +6,10 @@ and a replay can answer it with no host.  No other module of this folder calls `
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import select
 import time
 
 __all__ = ["WorkerHost"]
@@ -15,8 +18,25 @@ __all__ = ["WorkerHost"]
 _NS_PER_TICK = 10_000_000
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+_libc.tee.restype = ctypes.c_ssize_t
+
+
+def _check(result: int) -> int:
+    """Return the result of a C library call, or raise what errno says."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
 class WorkerHost:
     """The real host."""
+
+    def __init__(self) -> None:
+        self._epolls: dict[int, select.epoll] = {}
 
     def monotonic_ns(self) -> int:
         """Host CLOCK_MONOTONIC."""
@@ -47,3 +67,156 @@ class WorkerHost:
     def close(self, fd: int) -> None:
         """close(2)."""
         os.close(fd)
+
+    # -- open files: descriptors of every kind ---------------------------------------------------------------------
+
+    def reopen(self, fd: int, flags: int) -> int:
+        """open(2) of what is behind *fd*: a new open file description of the same file."""
+        return os.open(b"/proc/self/fd/%d" % fd, flags | os.O_CLOEXEC | os.O_NOCTTY)
+
+    def duplicate(self, fd: int) -> int:
+        """Another descriptor of the same open file description."""
+        return os.dup(fd)
+
+    def file_status(self, fd: int) -> tuple[int, ...]:
+        """fstat(2): dev, ino, mode, nlink, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime in ns."""
+        s = os.fstat(fd)
+        return (
+            *(s.st_dev, s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_rdev, s.st_size, s.st_blksize),
+            *(s.st_blocks, s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns),
+        )
+
+    def file_flags(self, fd: int) -> int:
+        """fcntl(F_GETFL)."""
+        return fcntl.fcntl(fd, fcntl.F_GETFL)
+
+    def set_file_flags(self, fd: int, flags: int) -> None:
+        """fcntl(F_SETFL)."""
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+    def file_control(self, fd: int, command: int, argument: int) -> int:
+        """fcntl(2) with an integer: F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS."""
+        return fcntl.fcntl(fd, command, argument)
+
+    def io_control(self, fd: int, request: int, data: bytes) -> bytes:
+        """ioctl(2) with a structure that is read, written or both; returns it as it is afterwards."""
+        return fcntl.ioctl(fd, request, data)
+
+    def io_control_number(self, fd: int, request: int, argument: int) -> int:
+        """ioctl(2) whose argument is a number."""
+        return fcntl.ioctl(fd, request, argument)
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes:
+        """pread(2)."""
+        return os.pread(fd, count, offset)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        """pwrite(2)."""
+        return os.pwrite(fd, data, offset)
+
+    def pwrite_flags(self, fd: int, data: bytes, offset: int, flags: int) -> int:
+        """pwritev2(2) with RWF_* flags; *offset* -1 for the own position."""
+        return os.pwritev(fd, [data], offset, flags)
+
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        """lseek(2)."""
+        return os.lseek(fd, offset, whence)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """ftruncate(2)."""
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        _check(_libc.fallocate64(fd, mode, offset, length))
+
+    def sync_file(self, fd: int, data_only: bool) -> None:
+        """fsync(2) or fdatasync(2)."""
+        if data_only:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+
+    def copy_file_range(self, source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+        """copy_file_range(2)."""
+        return os.copy_file_range(source, target, count, source_offset, target_offset)
+
+    def send_file(self, target: int, source: int, offset: int, count: int) -> int:
+        """sendfile(2)."""
+        return os.sendfile(target, source, offset, count)
+
+    def splice(self, source: int, target: int, count: int, source_offset: int, target_offset: int) -> int:
+        """splice(2) without waiting; offsets of -1 stand for the descriptors' own positions."""
+        source_at = None if source_offset < 0 else source_offset
+        target_at = None if target_offset < 0 else target_offset
+        return os.splice(source, target, count, source_at, target_at, os.SPLICE_F_NONBLOCK)
+
+    def tee(self, source: int, target: int, count: int) -> int:
+        """tee(2) without waiting."""
+        return _check(_libc.tee(source, target, count, os.SPLICE_F_NONBLOCK))
+
+    def make_pipe(self) -> tuple[int, int]:
+        """pipe2(2), both ends non-blocking: (reading, writing)."""
+        return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def make_eventfd(self, value: int, flags: int) -> int:
+        """eventfd2(2), non-blocking; *flags* holds EFD_SEMAPHORE or nothing."""
+        return os.eventfd(value, flags | os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def make_memfd(self, name: bytes, flags: int) -> int:
+        """memfd_create(2)."""
+        return os.memfd_create(os.fsdecode(name), flags | os.MFD_CLOEXEC)
+
+    def make_terminal(self) -> tuple[int, int]:
+        """A new pseudo-terminal, both sides non-blocking: (master, slave)."""
+        master, slave = os.openpty()
+        for fd in (master, slave):
+            os.set_blocking(fd, False)
+        return master, slave
+
+    # -- open files: readiness ----------------------------------------------------------------------------------
+
+    def poll(self, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        """poll(2) without waiting: (descriptor, POLL* events) of those that are ready."""
+        poll = select.poll()
+        for fd, events in wanted:
+            poll.register(fd, events)
+        return tuple(poll.poll(0))
+
+    def make_epoll(self) -> int:
+        """epoll_create1(2)."""
+        epoll = select.epoll()
+        self._epolls[epoll.fileno()] = epoll
+        return epoll.fileno()
+
+    def epoll_add(self, epoll: int, fd: int, events: int) -> None:
+        """epoll_ctl(EPOLL_CTL_ADD); the event's data is *fd*."""
+        self._epolls[epoll].register(fd, events)
+
+    def epoll_modify(self, epoll: int, fd: int, events: int) -> None:
+        """epoll_ctl(EPOLL_CTL_MOD)."""
+        self._epolls[epoll].modify(fd, events)
+
+    def epoll_remove(self, epoll: int, fd: int) -> None:
+        """epoll_ctl(EPOLL_CTL_DEL)."""
+        self._epolls[epoll].unregister(fd)
+
+    def epoll_take(self, epoll: int, count: int) -> tuple[tuple[int, int], ...]:
+        """epoll_wait(2) without waiting: (descriptor, EPOLL* events), *count* at most."""
+        return tuple(self._epolls[epoll].poll(0, count))
+
+    def close_epoll(self, epoll: int) -> None:
+        """close(2) of an epoll descriptor."""
+        self._epolls.pop(epoll).close()
+
+    # -- the machine (sys_misc.py, proc_files.py) -----------------------------------------------------------------
+
+    def memory_kib(self) -> dict[str, int]:
+        """/proc/meminfo by name, in KiB."""
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = (line.split() for line in file)
+            return {row[0].rstrip(":"): int(row[1]) for row in rows}
+
+    def load_averages(self) -> tuple[float, float, float]:
+        """Load of the host over 1, 5 and 15 minutes."""
+        return os.getloadavg()

@@ -150,6 +150,7 @@ def _make_thread(task: Task, birth: _Birth, tid: int) -> int:
     child.pending = signals.SignalQueue()
     child.sigmask = task.sigmask
     child.command = task.command
+    child.scheduling = task.scheduling.for_child()
     child.start_ns = task.worker.clock.monotonic_ns()
     group.tasks[tid] = child
     _write_tids(task, child, birth)
@@ -225,6 +226,7 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     child.pending = signals.SignalQueue()
     child.sigmask = task.sigmask
     child.command = task.command
+    child.scheduling = task.scheduling.for_child()
     child.start_ns = task.worker.clock.monotonic_ns()
     if not flags & _F.VM or flags & _F.VFORK:
         child.altstack = task.altstack

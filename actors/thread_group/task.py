@@ -11,6 +11,7 @@ import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import ARGUMENT_COUNT
+from .scheduling import Scheduling
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -134,6 +135,7 @@ class Task:
         "petition_interrupted",
         "robust_list",
         "saved_sigmask",
+        "scheduling",
         "sigmask",
         "start_ns",
         "state",
@@ -182,6 +184,7 @@ class Task:
         #: The (group serial, tid) that waits until we exec or exit, for vfork.
         self.vfork_parent: tuple[int, int] | None = None
         self.start_ns = 0
+        self.scheduling = Scheduling()
 
     def advance(self, new: RunState) -> None:
         """Change the run state; AssertionError for a transition that the table does not know."""

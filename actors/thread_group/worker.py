@@ -19,6 +19,7 @@ from ..runtime.actor import Actor, handles
 from . import dispatch, families, file_table, fs_context, save
 from .actor import ThreadGroup
 from .clocks import GuestClock
+from .sys_misc import DEFAULT_UTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -46,6 +47,9 @@ class Worker(Actor):
         self.clock = GuestClock(host)
         #: The live thread groups of this worker, by serial number.
         self.groups: dict[int, ThreadGroup] = {}
+        #: What uname(2) shows, and the CPUs that the guest is shown: Kernel says both with the first program.
+        self.uts = DEFAULT_UTS
+        self.application_cores = 1
         self.unsupported_seen: set[int] = set()
         #: Called after each handler with (task, entry, outcome), when someone watches.
         self.on_syscall: Callable[[Task, Entry, Any], None] | None = None

@@ -1,0 +1,40 @@
+"""How a thread asks to be scheduled: policy, priorities and CPUs, which greenroom keeps and reports but does not act on.
+
+Linux counterpart: the user-visible part of struct sched_entity and task_struct (kernel/sched/syscalls.c, block/ioprio.c).
+The host schedules the host threads of the guest as it likes; what a program sets here it reads back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["SCHED_OTHER", "Scheduling"]
+
+SCHED_OTHER = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Scheduling:
+    """One thread's settings, as the calls that read them report them."""
+
+    #: -20..19, as nice(1) prints it.
+    nice: int = 0
+    #: SCHED_* number, without SCHED_RESET_ON_FORK.
+    policy: int = SCHED_OTHER
+    #: 1..99 for SCHED_FIFO and SCHED_RR, else 0.
+    priority: int = 0
+    reset_on_fork: bool = False
+    #: Bit n stands for CPU n; 0 for every CPU that the guest is shown.
+    cpus: int = 0
+    #: Class in the upper 3 of 16 bits, data below, as ioprio_get(2) returns it.
+    io_priority: int = 0
+
+    def for_child(self) -> Scheduling:
+        """Return what a new thread or process starts with."""
+        child = dataclasses.replace(self)
+        if self.reset_on_fork:
+            child.reset_on_fork = False
+            child.nice = max(self.nice, 0)
+            if self.policy in (1, 2):  # SCHED_FIFO, SCHED_RR
+                child.policy, child.priority = SCHED_OTHER, 0
+        return child
