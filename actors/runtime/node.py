@@ -132,6 +132,10 @@ class Node:
         """Return the actor of this node with that address."""
         return self._actors.get(address)
 
+    def addresses(self) -> list[str]:
+        """Return the addresses of this node's actors."""
+        return list(self._actors)
+
     def actor_failed(self, address: str, reason: str, details: str) -> None:
         """An actor stopped over a bug: log it once, in full, and tell whoever ends the sandbox."""
         log.error("actor failed", actor=address, reason=reason, traceback=details)
