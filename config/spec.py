@@ -8,6 +8,7 @@ config.json is the same idea, wider.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import resource
 
@@ -25,6 +26,7 @@ __all__ = [
     "Command",
     "SandboxSpec",
     "clean_environment",
+    "default_cwd",
     "limit_numbers",
     "parse_bind",
     "parse_user",
@@ -47,6 +49,9 @@ NETWORKS = ("none",)
 
 #: PATH of a program whose environment names none, as Debian's root has it.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+#: Directories whose host contents a sandbox does not show, because it has file systems of its own there.
+HIDDEN_DIRECTORIES = ("/dev", "/proc", "/sys", "/tmp")  # names, not uses
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -189,6 +194,22 @@ def parse_bind(text: str) -> BindMount:
     return BindMount(source=parts[0], target=parts[1], read_only=parts[2:] == ["ro"])
 
 
+def default_cwd(mounts: tuple[BindMount, ...]) -> str:
+    """Return the caller's working directory where a sandbox over the host's root shows it, else "/"."""
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        return "/"
+    covers = [bind.target for bind in mounts if _is_below(cwd, bind.target)]
+    hidden = [path for path in HIDDEN_DIRECTORIES if _is_below(cwd, path) and cwd != path]
+    # The mount closest to it decides: a bind below /tmp shows again what the tmpfs on /tmp hides.
+    return "/" if max(map(len, hidden), default=0) > max(map(len, covers), default=0) else cwd
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
 def parse_user(user: str) -> tuple[int, int, tuple[int, ...]]:
     """Return the uid, gid and groups of *user*: a name of the host's passwd file, ``UID`` or ``UID:GID``."""
     if user in ("root", "0"):
@@ -204,8 +225,7 @@ def parse_user(user: str) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _named_user(user: str) -> tuple[int, int, tuple[int, ...]]:
-    import os  # both only for this rare form
-    import pwd
+    import pwd  # only for this rare form
 
     try:
         entry = pwd.getpwnam(user)

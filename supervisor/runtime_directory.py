@@ -32,7 +32,7 @@ _LONGEST_SOCKET = 20
 
 
 def _candidates() -> list[str]:
-    shared = [f"/tmp/greenroom-{os.getuid()}"]  # noqa: S108  # ownership and mode are checked below
+    shared = [f"/tmp/greenroom-{os.getuid()}"]  # ownership and mode are checked below
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     if session.startswith("/"):
         return [f"{session}/greenroom", *shared]

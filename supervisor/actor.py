@@ -1,0 +1,511 @@
+"""The Supervisor actor: one sandbox as seen from outside, from the making of its processes until nothing is left of it.
+
+Every sandbox has a node of its own in the supervisor process, and on it this actor, at the address ``supervisor``: so a
+fault in one sandbox's messages cannot touch another's.  What all sandboxes of the process share (the spawner, names,
+the control API) is :class:`.host.Host`'s.
+
+It owns: the sandbox's state, processes, exit statuses, time limit and directory.  It handles ProcessReady of the
+sandbox's processes, ProcessExited and SandboxExited of its Kernel; it asks Kernel alone.  What clients want reaches it
+through the Host as generators, carried out one after the other; ending the sandbox waits for none of them.
+
+Linux counterpart: the parent that forks a container's init, with its pidfd and its cgroup.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..actors.runtime.actor import Actor, ActorFailed, Ask, Refused, handles
+from ..config.logging import LogSink
+from ..config.spec import limit_numbers, parse_user
+from ..messages import kernel
+from ..messages.base import Done, Failed, Message
+from ..messages.supervisor import (
+    EndReport,
+    GuestProcesses,
+    ProcessEnded,
+    ProcessExited,
+    ProcessReady,
+    ProcessStarted,
+    SandboxExited,
+)
+from ..messages.task_set import ProcessArguments
+from . import guest_machine
+from .errors import ExecError, GreenroomError, ProcessLookupFailed, SandboxEnded, SandboxFailed
+from .report import ReportPipe
+from .runtime_directory import remove_tree
+from .sandbox_process import encode_assignment
+from .state import State, advance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from ..actors.runtime.loop import Timer
+    from ..actors.runtime.node import Node
+    from ..config.spec import Command, SandboxSpec
+    from ..messages.supervisor import SignalProcess
+    from .host import Host
+
+    #: A client's wish: a generator that yields asks to Kernel and returns the reply.
+    Verb = Generator[Ask, Any, Message]
+
+__all__ = ["Peers", "Supervisor", "close_all", "process_names"]
+
+#: Until processes that do not go by SIGTERM get SIGKILL.
+_GRACE_NS = 1_000_000_000
+#: For the making of a sandbox's processes and the set-up of its kernel.
+_START_LIMIT_NS = 60_000_000_000
+
+
+def process_names(spec: SandboxSpec) -> tuple[str, ...]:
+    """Return the names of the processes that *spec*'s placement asks for."""
+    if spec.placement == "colocated":
+        return ("sandbox",)
+    return ("kernel", *(f"worker:{number}" for number in range(spec.workers)))
+
+
+class _Process:
+    """One process of the sandbox."""
+
+    def __init__(self, report: ReportPipe) -> None:
+        self.report = report
+        self.pid = 0
+        self.pidfd = -1
+        self.ready = False
+        #: The pidfd says that it has ended.
+        self.dead = False
+        #: Wait status, when the spawner has reaped it.
+        self.status: int | None = None
+
+
+class Supervisor(Actor):
+    """One sandbox."""
+
+    def __init__(
+        self, address: str, node: Node, *, host: Host, spec: SandboxSpec, directory: str, peers: Peers
+    ) -> None:
+        super().__init__(address, node)
+        self.spec = spec
+        self.state = State.STARTING
+        self.created_ns = time.time_ns()
+        self.command = ""
+        self._host = host
+        self._directory = directory
+        self._peers = peers
+        self._sink = LogSink(spec.log_json)
+        self._processes: dict[str, _Process] = {}
+        #: What happens once every process is ready: the set-up of the kernel. Then the caller is told.
+        self._initialise: Callable[[], Verb] = self._init_kernel
+        self._on_booted: Callable[[Message], None] = lambda _reply: None
+        self._timers: list[Timer] = []
+        self._verbs: collections.deque[tuple[Verb, Callable[[Message], None]]] = collections.deque()
+        self._verb_runs = False
+        self._started = False
+        self.pauses = 0
+        #: The first program: the sandbox ends with it when it was made for it alone.
+        self.main_pid = 0
+        self._ends_with_main = False
+        self.statuses: dict[int, int] = {}
+        self._process_waiters: dict[int, list[Callable[[Message], None]]] = {}
+        self._end_waiters: list[Callable[[Message], None]] = []
+        self._cause, self._reason, self._status = "", "", -1
+        self._spawner_lost = False
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    def boot(self, booted: Callable[[Message], None], initialise: Callable[[], Verb] | None = None) -> None:
+        """Make the processes and set the kernel up; *booted* gets Done or Failed."""
+        self._on_booted = booted
+        self._initialise = initialise or self._init_kernel
+        self._after(_START_LIMIT_NS, self._check_start)
+        for name in process_names(self.spec):
+            self._spawn(name)
+
+    def _spawn(self, name: str) -> None:
+        report = ReportPipe(self.node.loop, self._sink)
+        process = self._processes[name] = _Process(report)
+        peers = self._peers.of(name)
+        config = encode_assignment(
+            sandbox=self.spec.name,
+            process=name,
+            endpoints=self.node.placement.endpoints,
+            workers=self.spec.workers if self.spec.placement == "split" else 1,
+            platform=self.spec.platform,
+            log_level="info" if self.spec.log_json else "warning",
+            trace=self.spec.trace,
+            peers=list(peers),
+        )
+        fds = [report.write_end, *(peer.fileno() for peer in peers.values())]
+        entry = self._host.roles[name.partition(":")[0]]
+        try:
+            self._host.spawner.spawn(
+                entry, config, fds,
+                lambda pid, pidfd: self._on_spawned(name, process, pid, pidfd),
+                lambda status: self._on_reaped(name, process, status),
+            )
+        except OSError as error:
+            self.end("failed", f"the spawner does not answer: {error.strerror}")
+        report.close_write_end()
+        for peer in peers.values():
+            peer.close()
+
+    def _on_spawned(self, name: str, process: _Process, pid: int, pidfd: int) -> None:
+        if pid < 0:
+            process.dead, process.status = True, 0
+            self.end("failed", f"the host cannot fork the {name} process: {os.strerror(-pid)}")
+            self._finish_if_gone()
+            return
+        process.pid, process.pidfd = pid, pidfd
+        self.node.loop.watch(pidfd, select.EPOLLIN, lambda _mask: self._on_death(name, process))
+        if self.state is State.ENDING:
+            _signal(process, signal.SIGKILL)
+
+    @handles(ProcessReady)
+    def process_ready(self, message: ProcessReady) -> None:
+        """One process is there; with the last one the kernel can be set up."""
+        self._processes[message.process].ready = True
+        if self.state is State.STARTING and all(process.ready for process in self._processes.values()):
+            self.drive(self._initialise(), self._booted)
+
+    def _init_kernel(self) -> Verb:
+        spec = self.spec
+        yield Ask(
+            "kernel",
+            kernel.InitKernel(
+                sandbox=spec.name,
+                hostname=spec.hostname,
+                domainname=guest_machine.DOMAIN_NAME,
+                mounts=guest_machine.mount_table(spec),
+                workers=len(self._processes) - 1 if spec.placement == "split" else 1,
+                application_cores=guest_machine.application_cores(),
+                cpu_features=guest_machine.cpu_features(),
+                release=guest_machine.RELEASE,
+                version=guest_machine.version_text(),
+                limits=limit_numbers(spec.limits),
+                max_tasks=0,
+            ),
+        )
+        return Done()
+
+    def _booted(self, reply: Message | None, error: BaseException | None) -> None:
+        if self.state is not State.STARTING:
+            return  # ended meanwhile, which has answered
+        if error is None and reply is not None:
+            self._advance(State.RUNNING)
+            self._on_booted(reply)
+            if self.spec.timeout_ns:
+                self._after(self.spec.timeout_ns, self._time_out)
+        else:
+            self.end("failed", str(error))
+
+    def _check_start(self) -> None:
+        if self.state is State.STARTING:
+            late = [name for name, process in self._processes.items() if not process.ready]
+            self.end("failed", f"not started after {_START_LIMIT_NS // 10**9} s; not ready: {late or 'the kernel'}")
+
+    def _time_out(self) -> None:
+        self.end("timeout", f"its time limit of {self.spec.timeout_ns / 1e9:g} s has passed")
+
+    def _after(self, delay_ns: int, callback: Callable[[], None]) -> None:
+        self._timers.append(self.node.loop.call_at(time.monotonic_ns() + delay_ns, callback))
+
+    def _advance(self, new: State) -> None:
+        self.state = advance(self.state, new)
+
+    # -- what clients want --------------------------------------------------------------------------------------
+
+    def submit(self, verb: Verb, answer: Callable[[Message], None]) -> None:
+        """Carry *verb* out after those before it; *answer* gets its reply, or a Failed."""
+        self._verbs.append((verb, answer))
+        self._next_verb()
+
+    def _next_verb(self) -> None:
+        if self._verb_runs or not self._verbs:
+            return
+        verb, answer = self._verbs.popleft()
+        self._verb_runs = True
+
+        def finish(reply: Any, error: BaseException | None) -> None:
+            self._verb_runs = False
+            answer(reply if error is None else self._failed(error))
+            self.node.loop.call_soon(self._next_verb)
+
+        self.drive(verb, finish)
+
+    def _failed(self, error: BaseException) -> Failed:
+        """Return what a client is told about *error*; a bug of ours ends this sandbox."""
+        if isinstance(error, ActorFailed) and self.state in (State.ENDING, State.ENDED):
+            error = self._ended_error()
+        if not isinstance(error, (OSError, Refused, GreenroomError, ActorFailed)):
+            self.fail(error)
+        number = error.errno or 0 if isinstance(error, OSError) else 0
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Failed(errno=number, text=text, kind=type(error).__name__)
+
+    def _ended_error(self) -> GreenroomError:
+        text = f"sandbox {self.spec.name!r} has ended: {self._reason or self._cause}"
+        return SandboxFailed(text) if self._cause == "failed" else SandboxEnded(text)
+
+    def _check_alive(self) -> None:
+        if self.state in (State.ENDING, State.ENDED):
+            raise self._ended_error()
+
+    def execute(self, command: Command, streams: Sequence[int], *, main: bool = False) -> Verb:
+        """Run a program; *streams* are its three descriptors, now ours (or NULL_STREAM, CLOSED_STREAM)."""
+        try:
+            self._check_alive()
+            arguments = self._process_arguments(command)
+        except BaseException:
+            close_all(streams)
+            raise
+        arguments = dataclasses.replace(arguments, stdio=self._give(streams))
+        try:
+            made = yield Ask("kernel", kernel.CreateProcess(arguments=arguments))
+        except OSError as error:
+            raise ExecError(error.errno, error.strerror) from None
+        self.command = self.command or os.fsdecode(b" ".join(command.argv))
+        self._ends_with_main = self._ends_with_main or main
+        self.main_pid = self.main_pid or made.pid
+        if self._started:
+            yield Ask("kernel", kernel.StartProcess(pid=made.pid))
+        else:
+            self._started = True
+            yield Ask("kernel", kernel.Start())
+        return ProcessStarted(pid=made.pid)
+
+    def _process_arguments(self, command: Command) -> ProcessArguments:
+        uid, gid, groups = parse_user(command.user)
+        return ProcessArguments(
+            filename=os.fsdecode(command.argv[0]),
+            argv=command.argv,
+            envv=command.envv,
+            working_directory=command.cwd,
+            uid=uid,
+            gid=gid,
+            groups=groups,
+            stdio=(),
+            terminal=command.terminal,
+            limits=limit_numbers(command.limits),
+        )
+
+    def _give(self, streams: Sequence[int]) -> tuple[int, ...]:
+        """Pass descriptors to the worker; return their tokens. NULL_STREAM and CLOSED_STREAM travel as they are."""
+        worker = "sandbox" if self.spec.placement == "colocated" else "worker:0"
+        left = list(streams)
+        tokens: list[int] = []
+        try:
+            while left:
+                fd = left.pop(0)
+                tokens.append(self.node.descriptors.give(worker, fd) if fd >= 0 else fd)
+        except OSError as error:
+            raise SandboxFailed(f"the {worker} process takes no descriptors: {error.strerror}") from None
+        finally:
+            close_all(left)
+        return tuple(tokens)
+
+    def pause(self) -> Verb:
+        """Stop every task; counted."""
+        self._check_alive()
+        yield Ask("kernel", kernel.Pause())
+        self.pauses += 1
+        if self.state is State.RUNNING:
+            self._advance(State.PAUSED)
+        return Done()
+
+    def resume(self) -> Verb:
+        """Undo one pause."""
+        self._check_alive()
+        yield Ask("kernel", kernel.Unpause())
+        self.pauses -= 1
+        if self.pauses == 0 and self.state is State.PAUSED:
+            self._advance(State.RUNNING)
+        return Done()
+
+    def send_signal(self, request: SignalProcess) -> Verb:
+        """Signal a process of the guest."""
+        self._check_alive()
+        pid = request.pid or self.main_pid
+        signo, foreground = request.signo, request.foreground
+        try:
+            yield Ask("kernel", kernel.SendExternalSignal(pid=pid, signo=signo, foreground=foreground))
+        except ProcessLookupError:
+            raise ProcessLookupFailed(f"sandbox {self.spec.name!r} has no process {pid}") from None
+        return Done()
+
+    def list_processes(self) -> Verb:
+        """Tell the processes of the guest."""
+        self._check_alive()
+        found = yield Ask("kernel", kernel.ListProcesses())
+        return GuestProcesses(rows=found.rows)
+
+    def wait_process(self, pid: int, answer: Callable[[Message], None]) -> None:
+        """Answer when the program *pid* has ended."""
+        if pid in self.statuses:
+            answer(ProcessEnded(status=self.statuses[pid]))
+        elif self.state is State.ENDED:
+            answer(self._unfinished())
+        else:
+            self._process_waiters.setdefault(pid, []).append(answer)
+
+    def wait_end(self, answer: Callable[[Message], None]) -> None:
+        """Answer when nothing of the sandbox is left."""
+        if self.state is State.ENDED:
+            answer(self.end_report)
+        else:
+            self._end_waiters.append(answer)
+
+    @property
+    def end_report(self) -> EndReport:
+        """How it ended."""
+        return EndReport(status=self._status, cause=self._cause, reason=self._reason)
+
+    @property
+    def host_pids(self) -> dict[str, int]:
+        """Host process ids by process name."""
+        return {name: process.pid for name, process in self._processes.items() if not process.dead}
+
+    # -- what the kernel tells ----------------------------------------------------------------------------------
+
+    @handles(ProcessExited)
+    def process_exited(self, message: ProcessExited) -> None:
+        """A program that came from outside has ended; the sandbox ends with its only one."""
+        self.statuses[message.pid] = message.status
+        for answer in self._process_waiters.pop(message.pid, ()):
+            answer(ProcessEnded(status=message.status))
+        if message.pid == self.main_pid and self._ends_with_main:
+            self.end("exited", "", message.status)
+
+    @handles(SandboxExited)
+    def sandbox_exited(self, message: SandboxExited) -> None:
+        """No process is left in the guest: that ends the sandbox only when it is over a failure."""
+        if message.failed:
+            self.end("failed", message.reason)
+
+    # -- end ----------------------------------------------------------------------------------------------------
+
+    def end(self, cause: str, reason: str, status: int = -1) -> None:
+        """End the sandbox: *cause* as in EndReport. Only the first end counts."""
+        if self.state in (State.ENDING, State.ENDED):
+            return
+        starting = self.state is State.STARTING
+        self._cause, self._reason, self._status = cause, reason, status
+        self._advance(State.ENDING)
+        for timer in self._timers:
+            timer.cancel()
+        if starting:
+            self._on_booted(self._failed(self._ended_error()))
+        for process in self._processes.values():
+            _signal(process, signal.SIGTERM)
+        self._after(_GRACE_NS, self._kill_processes)
+        self.node.loop.call_soon(self._finish_if_gone)
+
+    def spawner_died(self) -> None:
+        """Nobody reaps or reports any more; the processes die with the spawner, as their pidfds will tell."""
+        self._spawner_lost = True
+        self.end("failed", "its spawner process died")
+        self._kill_processes()
+
+    def _kill_processes(self) -> None:
+        for process in self._processes.values():
+            _signal(process, signal.SIGKILL)
+
+    def _on_death(self, name: str, process: _Process) -> None:
+        self.node.loop.unwatch(process.pidfd)
+        process.dead = True
+        process.report.close()
+        self.end("failed", process.report.failure or f"its {name} process died")
+        self.node.process_lost(name)
+        self._finish_if_gone()
+
+    def _on_reaped(self, name: str, process: _Process, status: int) -> None:
+        process.status = status
+        if self._cause == "failed" and self._reason == f"its {name} process died":
+            self._reason += f" ({_how_ended(status)})"
+        self._finish_if_gone()
+
+    def _finish_if_gone(self) -> None:
+        if self.state is not State.ENDING:
+            return
+        for process in self._processes.values():
+            if not process.dead and not (self._spawner_lost and process.pid == 0):
+                return
+            if process.status is None and not self._spawner_lost:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        self._advance(State.ENDED)
+        for process in self._processes.values():
+            process.report.close()
+            if process.pidfd >= 0:
+                os.close(process.pidfd)
+        for timer in self._timers:
+            timer.cancel()
+        self._sink.close()
+        self.node.loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        """Let go of the node; a turn later, because messages of it may have brought us here."""
+        self.stop()
+        self.node.close()
+        remove_tree(self._directory)
+        self._host.sandbox_ended(self)
+        for answers in self._process_waiters.values():
+            for answer in answers:
+                answer(self._unfinished())
+        for answer in self._end_waiters:
+            answer(self.end_report)
+
+    def _unfinished(self) -> Message:
+        """Answer a wait for a program that did not end before its sandbox did."""
+        if self._cause == "failed":
+            return self._failed(self._ended_error())
+        return ProcessEnded(status=signal.SIGKILL)
+
+    def fail(self, error: BaseException) -> None:
+        """A bug of ours in this actor: the sandbox is ended, the supervisor and its other sandboxes go on."""
+        self.end("failed", f"supervisor: {type(error).__name__}: {error}")
+        super().fail(error)
+
+
+class Peers:
+    """The descriptor sockets between each two processes of a sandbox, before they are handed out."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Make a socket pair for each two of *names*."""
+        self._ends: dict[str, dict[str, socket.socket]] = {name: {} for name in names}
+        for index, name in enumerate(names):
+            for other in names[index + 1 :]:
+                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self._ends[name][other], self._ends[other][name] = pair
+
+    def of(self, name: str) -> dict[str, socket.socket]:
+        """Return the ends that *name* gets, by peer."""
+        return self._ends[name]
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close those of *fds* that are descriptors."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _signal(process: _Process, signo: int) -> None:
+    if process.pidfd >= 0 and not process.dead:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process.pidfd, signo)
+
+
+def _how_ended(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"killed by signal {os.WTERMSIG(status)}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,244 @@
+"""The host of sandboxes: what all sandboxes of one supervisor process share.
+
+It owns the loop, the runtime directory, the spawner, the control sockets and the table of sandboxes, and answers requests:
+those of other processes from the control API, those of its own process (``greenroom run``) by a call.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..actors.runtime.descriptors import Descriptors
+from ..actors.runtime.node import Node, Placement
+from ..messages import supervisor as messages
+from ..messages.base import Done, Failed, Message
+from . import sandbox_process
+from .actor import Peers, Supervisor, process_names
+from .control import ControlSocket, DescriptorSocket
+from .errors import GreenroomError, SandboxEnded, SandboxFailed, SandboxNotFound
+from .spawner import Spawner
+from .state import State
+from .streams import NULL_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..actors.runtime.loop import Loop
+    from ..config.spec import SandboxSpec
+    from .runtime_directory import RuntimeDirectory
+
+    Answer = Callable[[Message], None]
+
+__all__ = ["Host"]
+
+#: Ended sandboxes whose exit statuses are kept for those who ask late.
+_MAX_ENDED = 1000
+
+
+class _Ended(NamedTuple):
+    """What is kept of a sandbox that has ended."""
+
+    report: messages.EndReport
+    description: messages.SandboxDescription
+    statuses: dict[int, int]
+
+
+class Host:
+    """The sandboxes of this process."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        directory: RuntimeDirectory,
+        spawner: Spawner,
+        roles: Mapping[str, str] = sandbox_process.ROLES,
+    ) -> None:
+        """*roles* maps kinds of processes to their entry points."""
+        self.loop = loop
+        self.directory = directory
+        self.spawner = spawner
+        self.roles = roles
+        self.sandboxes: dict[str, Supervisor] = {}
+        self._ended: collections.OrderedDict[str, _Ended] = collections.OrderedDict()
+        self._count = 0
+        #: Called with the name of each sandbox that has ended.
+        self.on_sandbox_ended: Callable[[str], None] = lambda _name: None
+        self.descriptors = DescriptorSocket(loop, directory)
+        spawner.attach(loop, self._spawner_died)
+        self._control: ControlSocket | None = None
+
+    def serve(self) -> None:
+        """Open the control API to other processes."""
+        self._control = ControlSocket(self.loop, self, self.directory)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def request(self, message: Message, answer: Answer) -> None:
+        """Carry out one request of a client; *answer* is called once, with the reply or a Failed."""
+        handler = _REQUESTS.get(type(message))
+        if handler is None:
+            answer(Failed(errno=0, text=f"{type(message).__name__} is no request to a supervisor", kind="TypeError"))
+            return
+        try:
+            handler(self, message, answer)
+        except (GreenroomError, OSError) as error:
+            number = error.errno or 0 if isinstance(error, OSError) else 0
+            answer(Failed(errno=number, text=str(error), kind=type(error).__name__))
+
+    def sandbox(self, name: str) -> Supervisor:
+        """Return a running sandbox. SandboxNotFound, or SandboxEnded with the reason."""
+        found = self.sandboxes.get(name)
+        if found is None:
+            ended = self._ended.get(name)
+            if ended is None:
+                raise SandboxNotFound(f"there is no sandbox {name!r}")
+            kind = SandboxFailed if ended.report.cause == "failed" else SandboxEnded
+            raise kind(f"sandbox {name!r} has ended: {ended.report.reason or ended.report.cause}")
+        return found
+
+    def create(self, spec: SandboxSpec) -> Supervisor:
+        """Make the actor, the node and the directory of a new sandbox. NameInUse, OSError for its log file."""
+        spec = dataclasses.replace(spec, name=spec.name or f"gr-{secrets.token_hex(4)}")
+        self.directory.claim(spec.name)
+        self._count += 1
+        directory = f"{self.directory.path}/{self._count}"
+        os.mkdir(directory, 0o700)
+        names = ("supervisor", *process_names(spec))
+        peers = Peers(names)
+        placement = Placement({name: f"ipc://{directory}/{name}" for name in names})
+        node = Node(
+            "supervisor",
+            self.loop,
+            placement,
+            Descriptors("supervisor", peers.of("supervisor")),
+            on_failure=lambda _address, _reason: None,  # the actor has ended its sandbox itself
+        )
+        Supervisor.start("supervisor", node, host=self, spec=spec, directory=directory, peers=peers)
+        actor = node.actor("supervisor")
+        assert isinstance(actor, Supervisor)
+        self.sandboxes[spec.name] = actor
+        return actor
+
+    def _create(self, message: messages.CreateSandbox, answer: Answer) -> None:
+        sandbox = self.create(message.spec)
+        created = messages.SandboxCreated(sandbox=sandbox.spec.name)
+        sandbox.boot(lambda reply: answer(reply if isinstance(reply, Failed) else created))
+
+    def _execute(self, message: messages.Execute, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
+        sandbox.submit(sandbox.execute(message.command, streams), answer)
+
+    def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
+        ended = self._ended.get(message.sandbox)
+        if message.sandbox in self.sandboxes or ended is None or message.pid not in ended.statuses:
+            self.sandbox(message.sandbox).wait_process(message.pid, answer)
+        else:
+            answer(messages.ProcessEnded(status=ended.statuses[message.pid]))
+
+    def _pause(self, message: messages.PauseSandbox, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        sandbox.submit(sandbox.pause(), answer)
+
+    def _resume(self, message: messages.ResumeSandbox, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        sandbox.submit(sandbox.resume(), answer)
+
+    def _kill(self, message: messages.KillSandbox, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        sandbox.end("killed", "killed by request")
+        sandbox.wait_end(lambda _report: answer(Done()))
+
+    def _signal(self, message: messages.SignalProcess, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        sandbox.submit(sandbox.send_signal(message), answer)
+
+    def _list_processes(self, message: messages.ListGuestProcesses, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        sandbox.submit(sandbox.list_processes(), answer)
+
+    def _list(self, _message: messages.ListSandboxes, answer: Answer) -> None:
+        answer(messages.SandboxList(rows=tuple(_row(sandbox) for sandbox in self.sandboxes.values())))
+
+    def _describe(self, message: messages.DescribeSandbox, answer: Answer) -> None:
+        ended = self._ended.get(message.sandbox)
+        if message.sandbox in self.sandboxes or ended is None:
+            answer(_describe(self.sandbox(message.sandbox)))
+        else:
+            answer(ended.description)
+
+    def _wait_end(self, message: messages.WaitSandbox, answer: Answer) -> None:
+        ended = self._ended.get(message.sandbox)
+        if message.sandbox in self.sandboxes or ended is None:
+            self.sandbox(message.sandbox).wait_end(answer)
+        else:
+            answer(ended.report)
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def sandbox_ended(self, sandbox: Supervisor) -> None:
+        """Keep what may be asked about it later, and free its name."""
+        name = sandbox.spec.name
+        self.sandboxes.pop(name, None)
+        self._ended[name] = _Ended(sandbox.end_report, _describe(sandbox), sandbox.statuses)
+        self._ended.move_to_end(name)
+        while len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
+        self.directory.release(name)
+        self.loop.call_soon(lambda: self.on_sandbox_ended(name))
+
+    def _spawner_died(self) -> None:
+        for sandbox in list(self.sandboxes.values()):
+            sandbox.spawner_died()
+
+    def close(self) -> None:
+        """End every sandbox, wait until nothing of them is left, and remove the directory."""
+        for sandbox in list(self.sandboxes.values()):
+            sandbox.end("killed", "its supervisor ends")
+        while self.sandboxes:
+            self.loop.turn(None)
+        self.loop.turn(0.0)
+        if self._control is not None:
+            self._control.close()
+        self.descriptors.close()
+        self.spawner.close()
+        self.directory.remove()  # for a spawner that died; it does this otherwise
+
+
+_REQUESTS: dict[type[Message], Callable[..., None]] = {
+    messages.CreateSandbox: Host._create,
+    messages.Execute: Host._execute,
+    messages.WaitProcess: Host._wait_process,
+    messages.PauseSandbox: Host._pause,
+    messages.ResumeSandbox: Host._resume,
+    messages.KillSandbox: Host._kill,
+    messages.SignalProcess: Host._signal,
+    messages.ListGuestProcesses: Host._list_processes,
+    messages.ListSandboxes: Host._list,
+    messages.DescribeSandbox: Host._describe,
+    messages.WaitSandbox: Host._wait_end,
+}
+
+
+def _row(sandbox: Supervisor) -> messages.SandboxRow:
+    return messages.SandboxRow(
+        sandbox=sandbox.spec.name,
+        state=sandbox.state.value,
+        created_ns=sandbox.created_ns,
+        command=sandbox.command,
+        supervisor_pid=os.getpid(),
+    )
+
+
+def _describe(sandbox: Supervisor) -> messages.SandboxDescription:
+    report = sandbox.end_report
+    return messages.SandboxDescription(
+        row=_row(sandbox),
+        spec=sandbox.spec,
+        host_pids=sandbox.host_pids,
+        reason=(report.reason or report.cause) if sandbox.state is State.ENDED else "",
+    )

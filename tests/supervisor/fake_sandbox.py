@@ -1,0 +1,136 @@
+"""Thin scripted stand-ins for a sandbox's processes: a kernel whose "programs" are names of what they do.
+
+``exit:N`` ends at once with status N, ``signal:N`` by signal N; ``sleep`` lives until it is signalled; ``echo`` copies its standard
+input to its output; ``missing`` and ``denied`` cannot be executed; ``bug`` breaks an invariant.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from greenroom.actors.runtime.actor import Actor, handles
+from greenroom.messages import kernel
+from greenroom.messages.base import Done
+from greenroom.messages.supervisor import ProcessExited
+from greenroom.messages.task_set import ProcessList, ProcessRow
+from greenroom.supervisor.sandbox_process import Assignment, serve
+
+if TYPE_CHECKING:
+    from greenroom.actors.runtime.node import Node
+
+ROLES = {kind: f"{__name__}:run_{kind}" for kind in ("kernel", "worker", "sandbox")}
+
+
+class FakeKernel(Actor):
+    """Keeps a table of programs and answers the supervisor."""
+
+    def __init__(self, address: str, node: Node) -> None:
+        super().__init__(address, node)
+        self.sandbox = ""
+        self.programs: dict[int, str] = {}
+        self.started = False
+        self.pauses = 0
+
+    @handles(kernel.InitKernel)
+    def init(self, message: kernel.InitKernel) -> Done:
+        self.sandbox = message.sandbox
+        return Done()
+
+    @handles(kernel.CreateProcess)
+    def create(self, message: kernel.CreateProcess) -> kernel.ProcessMade:
+        program = message.arguments.filename
+        if program == "missing":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        if program == "denied":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        if program == "bug":
+            raise AssertionError("an invariant")
+        pid = len(self.programs) + 2
+        self.programs[pid] = program
+        if program == "echo":
+            self._echo(message.arguments.stdio)
+        return kernel.ProcessMade(pid=pid)
+
+    def _echo(self, stdio: tuple[int, ...]) -> None:
+        take = self.node.descriptors.take
+        source, target, _ = (take(token) for token in stdio)
+        while data := os.read(source, 65536):
+            os.write(target, data)
+        os.close(source)
+        os.close(target)
+
+    @handles(kernel.Start)
+    def start_all(self, _message: kernel.Start) -> Done:
+        self.started = True
+        for pid in list(self.programs):
+            self._run(pid)
+        return Done()
+
+    @handles(kernel.StartProcess)
+    def start_one(self, message: kernel.StartProcess) -> Done:
+        self._run(message.pid)
+        return Done()
+
+    def _run(self, pid: int) -> None:
+        what, _, number = self.programs[pid].partition(":")
+        if what == "exit":
+            self._exited(pid, int(number) << 8)
+        elif what == "signal":
+            self._exited(pid, int(number))
+        elif what == "echo":
+            self._exited(pid, 0)
+
+    def _exited(self, pid: int, status: int) -> None:
+        self.programs[pid] = ""
+        told = ProcessExited(sandbox=self.sandbox, pid=pid, status=status, user_ns=0, system_ns=0, max_rss_kib=0)
+        self.tell("supervisor", told)
+
+    @handles(kernel.SendExternalSignal)
+    def send_signal(self, message: kernel.SendExternalSignal) -> Done:
+        pid = abs(message.pid)
+        if not self.programs.get(pid):
+            raise ProcessLookupError(errno.ESRCH, "No such process")
+        if message.signo not in (signal.SIGWINCH, signal.SIGCONT):
+            self._exited(pid, message.signo)
+        return Done()
+
+    @handles(kernel.Pause)
+    def pause(self, _message: kernel.Pause) -> Done:
+        self.pauses += 1
+        return Done()
+
+    @handles(kernel.Unpause)
+    def unpause(self, _message: kernel.Unpause) -> Done:
+        self.pauses -= 1
+        return Done()
+
+    @handles(kernel.ListProcesses)
+    def list_processes(self, _message: kernel.ListProcesses) -> ProcessList:
+        rows = [
+            ProcessRow(pid=pid, ppid=1, pgid=pid, sid=pid, state="S", threads=1, command=program)
+            for pid, program in self.programs.items()
+            if program
+        ]
+        return ProcessList(rows=tuple(rows))
+
+
+def run_kernel(config: bytes, fds: list[int]) -> int:
+    """Be the kernel process of a split sandbox."""
+    return serve(Assignment(config, fds), _start_kernel)
+
+
+def run_sandbox(config: bytes, fds: list[int]) -> int:
+    """Be the process of a colocated sandbox."""
+    return serve(Assignment(config, fds), _start_kernel)
+
+
+def run_worker(config: bytes, fds: list[int]) -> int:
+    """Be a worker process, which has nothing to do."""
+    return serve(Assignment(config, fds), lambda _node, _assignment: None)
+
+
+def _start_kernel(node: Node, _assignment: Assignment) -> None:
+    FakeKernel.start("kernel", node)
