@@ -170,7 +170,7 @@ class PtracePlatform(Platform):
         sweep = code != _CLD_TRAPPED or pid not in self._tasks or running > _FEW or self._polls % _SWEEP_EVERY == 0
         events = self._harvest_all() if sweep else self._harvest_running()
         if events:
-            self.placement.note(running, self.running.values())
+            self.placement.note(len(events), running, self.running.values())
         return events
 
     def _harvest_running(self) -> list[Event]:

@@ -7,11 +7,16 @@ Mapping a file needs its descriptor in the tracee.  Passing one costs a message 
 that stands on the shelf costs the mmap alone, in any tracee.  So files stay on the shelf, least recently used out
 first.  A file on the shelf is open, so its inode number cannot be reused while it stands there; the key also holds
 the access mode, because what may be mapped writable depends on it.  Only regular files stay: other kinds share
-inodes (every anonymous inode is one) and are rarely mapped twice.
+inodes (every anonymous inode is one) and are rarely mapped twice.  On overlayfs a file that is open read-only stays the
+lower one when a write copies it up, under the same inode number; there the key holds its change time too.
+
+Measured (2-core VM, worker and tracee on one CPU, us per mmap and munmap of one page): 32 from the shelf, 65 when the
+descriptor is passed anew.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import socket
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
+_OVERLAYFS_SUPER_MAGIC: Final = 0x794C7630
 _MSG_DONTWAIT: Final = 0x40
 _MSG_CMSG_CLOEXEC: Final = 0x40000000
 
@@ -35,6 +41,8 @@ _MSG_CMSG_CLOEXEC: Final = 0x40000000
 _IOVEC, _DATA, _CONTROL, _CONTROL_LENGTH = MESSAGE_PAGE + 64, MESSAGE_PAGE + 96, MESSAGE_PAGE + 128, 24
 _MESSAGE: Final = struct.pack("=QIxxxxQQQQIxxxx8xQQ", 0, 0, _IOVEC, 1, _CONTROL, _CONTROL_LENGTH, 0, _DATA, 1)
 _CONTROL_HEADER: Final = struct.Struct("=QiiI")
+
+_libc: Final = ctypes.CDLL(None)
 
 
 class Shelf:
@@ -45,6 +53,8 @@ class Shelf:
         self._space = space
         self._socket = sock
         self._limit = limit
+        #: Device number to whether it is an overlay.
+        self._overlays: dict[int, bool] = {}
         self._places: OrderedDict[tuple[int, ...], int] = OrderedDict()
 
     def place(self, host_fd: int) -> tuple[int, bool]:
@@ -55,7 +65,7 @@ class Shelf:
         status = os.fstat(host_fd)
         if not stat.S_ISREG(status.st_mode):
             return self._pass(host_fd), False
-        key = _identity(host_fd, status)
+        key = self._identity(host_fd, status)
         place = self._places.get(key)
         if place is not None:
             self._places.move_to_end(key)
@@ -84,7 +94,16 @@ class Shelf:
             raise OSError("the seed received no descriptor")
         return int(place)
 
+    def _identity(self, host_fd: int, status: os.stat_result) -> tuple[int, ...]:
+        mode = fcntl.fcntl(host_fd, fcntl.F_GETFL) & os.O_ACCMODE
+        on_overlay = self._overlays.get(status.st_dev)
+        if on_overlay is None:
+            on_overlay = self._overlays[status.st_dev] = _is_on_overlay(host_fd)
+        return status.st_dev, status.st_ino, mode, status.st_ctime_ns if on_overlay else 0
 
-def _identity(host_fd: int, status: os.stat_result) -> tuple[int, ...]:
-    mode = fcntl.fcntl(host_fd, fcntl.F_GETFL) & os.O_ACCMODE
-    return status.st_dev, status.st_ino, mode
+
+def _is_on_overlay(fd: int) -> bool:
+    """Ask fstatfs(2), of which os.fstatvfs hides the file system's type."""
+    buffer = (ctypes.c_long * 16)()
+    _libc.fstatfs(fd, buffer)
+    return buffer[0] == _OVERLAYFS_SUPER_MAGIC

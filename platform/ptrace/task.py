@@ -97,7 +97,7 @@ class PtraceTask(Tracee, HostTask):
 
     def _run(self) -> None:
         if self.cpus is not self.placement.cpus:
-            self.place()
+            self.place(self.placement.cpus)
         if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
             raise self.lost()
         self.known = False

@@ -66,9 +66,9 @@ class Tracee:
         self.placement = placement
         self.cpus = cpus
 
-    def place(self) -> None:
-        """Move it to where tracees are to run."""
-        self.cpus = self.placement.cpus
+    def place(self, cpus: frozenset[int]) -> None:
+        """Let it run on *cpus* only."""
+        self.cpus = cpus
         # It may be dying, or the administrator took the CPU away: where it runs is only a matter of speed.
         with contextlib.suppress(OSError):
             os.sched_setaffinity(self.host_tid, self.cpus)
@@ -78,8 +78,9 @@ class Tracee:
 
         All its registers are lost.  Raises OSError with the host's errno, or HostTaskDied.
         """
-        if self.cpus is not self.placement.cpus:
-            self.place()
+        near = self.placement.near()
+        if self.cpus is not near:
+            self.place(near)
         _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
         if ptrace(PTRACE_SETREGS, self.host_tid, 0, _call_address) == -1:
             raise self.lost()
