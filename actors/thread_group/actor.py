@@ -57,6 +57,8 @@ class ThreadGroup(Actor):
         self.signals = signals.GroupSignals()
         #: Absolute path and handle of the program, for /proc/PID/exe.
         self.executable = (b"", 0)
+        #: -1000..1000, as the program or its parent wrote it to /proc/PID/oom_score_adj.
+        self.oom_score_adj = 0
         #: Epoch of the stop in force (a pause), 0 for none, and who waits for it to be complete.
         self.stop_epoch = 0
         self._stop_promise: Promise | None = None

@@ -220,3 +220,22 @@ class WorkerHost:
     def load_averages(self) -> tuple[float, float, float]:
         """Load of the host over 1, 5 and 15 minutes."""
         return os.getloadavg()
+
+    def task_memory_kib(self, host_tid: int) -> dict[str, int]:
+        """The sizes in /proc/TID/status of a host task by name, in KiB."""
+        with open(f"/proc/{host_tid}/status", "rb") as file:
+            rows = (line.split() for line in file if line.endswith(b" kB\n"))
+            return {row[0][:-1].decode(): int(row[1]) for row in rows}
+
+    def task_mappings_kib(self, host_tid: int) -> list[tuple[int, int, dict[str, int]]]:
+        """/proc/TID/smaps of a host task: (start, end, sizes by name in KiB) of each mapping."""
+        rows: list[tuple[int, int, dict[str, int]]] = []
+        with open(f"/proc/{host_tid}/smaps", "rb") as file:
+            for line in file:
+                words = line.split()
+                if not words[0].endswith(b":"):
+                    start, _, end = words[0].partition(b"-")
+                    rows.append((int(start, 16), int(end, 16), {}))
+                elif words[-1] == b"kB":
+                    rows[-1][2][words[0][:-1].decode()] = int(words[1])
+        return rows

@@ -220,6 +220,7 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     group.credentials = parent.credentials.copy()
     group.limits = parent.limits.copy()
     group.executable = parent.executable
+    group.oom_score_adj = parent.oom_score_adj
     signals.inherit(parent, group, share=bool(flags & _F.SIGHAND), clear=bool(flags & _F.CLEAR_SIGHAND))
     child = Task(group, pid, host, group.memory)
     host.owner = child

@@ -46,7 +46,9 @@ _CAP_SYSLOG = 34
 def uname(task: Task, buffer: Address) -> int:
     """uname(2): names and version of the system. EFAULT."""
     names = dataclasses.astuple(task.worker.uts)
-    task.memory.write(buffer, b"".join(n.encode()[: _UTS_FIELD_BYTES - 1].ljust(_UTS_FIELD_BYTES, b"\0") for n in names))
+    task.memory.write(
+        buffer, b"".join(n.encode()[: _UTS_FIELD_BYTES - 1].ljust(_UTS_FIELD_BYTES, b"\0") for n in names)
+    )
     return 0
 
 
@@ -111,8 +113,7 @@ _SYSLOG_BUFFER_BYTES = 1 << 17
 @syscall(103, partial="reading and sizes; clearing and console levels are accepted and do nothing")
 def syslog(task: Task, action: S32, buffer: Address, length: S32) -> int | Petition:
     """syslog(2): read the sandbox's kernel log. EFAULT, EINVAL, EPERM without CAP_SYSLOG."""
-    open_to_all = action in (_SYSLOG_READ_ALL, _SYSLOG_SIZE_BUFFER)
-    if not open_to_all and not task.group.credentials.has(_CAP_SYSLOG):
+    if not task.group.credentials.has(_CAP_SYSLOG):  # as with dmesg_restrict, for every action
         raise OSError(EPERM, "")
     if not 0 <= action <= _SYSLOG_SIZE_BUFFER:
         raise OSError(EINVAL, "")
@@ -182,7 +183,9 @@ def capget(task: Task, header: Address, data: Address) -> int:
     owner = _credentials_of(task, pid)
     sets = (owner.effective, owner.permitted, owner.inheritable)
     if data:
-        task.memory.write(data, b"".join(struct.pack("<3I", *(s >> 32 * i & 0xFFFFFFFF for s in sets)) for i in range(words)))
+        task.memory.write(
+            data, b"".join(struct.pack("<3I", *(s >> 32 * i & 0xFFFFFFFF for s in sets)) for i in range(words))
+        )
     return 0
 
 
@@ -228,7 +231,11 @@ def _check_capset(own: Credentials, effective: int, permitted: int, inheritable:
 #: Calls that change the machine, and their errno: what root gets in a container without the capability. The text
 #: completes the call's documentation.
 _REFUSED: dict[str, tuple[int, int, str]] = {
-    "ptrace": (101, EPERM, "no process may trace another. EPERM, as under yama's ptrace_scope 3."),
+    "ptrace": (
+        101,
+        EPERM,
+        "no process may trace another. EPERM, as for a process without CAP_SYS_PTRACE under a strict policy.",
+    ),
     "vhangup": (153, EPERM, "EPERM, as without CAP_SYS_TTY_CONFIG."),
     "acct": (163, EPERM, "EPERM, as without CAP_SYS_PACCT."),
     "swapon": (167, EPERM, "EPERM, as without CAP_SYS_ADMIN."),

@@ -323,7 +323,7 @@ def _io_which(task: Task, which: int, who: int) -> list[Task]:
 def ioprio_set(task: Task, which: S32, who: S32, priority: S32) -> int:
     """ioprio_set(2): the I/O class and level of the named threads. EINVAL, EPERM, ESRCH."""
     io_class, level = priority >> 13 & 7, priority & 7
-    if io_class > _IO_IDLE or priority < 0 or io_class == _IO_NONE and level:
+    if io_class > _IO_IDLE or priority < 0 or (io_class == _IO_NONE and level):
         raise OSError(EINVAL, "")
     if io_class == _IO_REALTIME and not task.group.credentials.has(CAP_SYS_ADMIN):
         raise OSError(EPERM, "")
