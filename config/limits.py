@@ -71,3 +71,10 @@ GUEST_RLIMITS: dict[str, tuple[int | None, int | None]] = {
 MAX_TRACE_BLOCK_BYTES = 64 << 20
 #: Bytes of records after which a trace block is written.
 TRACE_FLUSH_BYTES = 1 << 20
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+#: Mappings of one address space (ENOMEM), as sysctl vm.max_map_count.
+MAX_MAP_COUNT = 65530
+#: Parsed headers of executables that are kept.
+MAX_CACHED_EXECUTABLES = 256

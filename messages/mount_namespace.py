@@ -42,6 +42,8 @@ __all__ = [
     "ReleaseLocks",
     "Rename",
     "Symlink",
+    "TerminalGone",
+    "TerminalSeen",
     "Unlink",
     "Unmount",
     "XattrChange",
@@ -529,3 +531,21 @@ class KeepHandle(Message):
     """thread_group -> mount_namespace, tell: one more reference to *handle* (balanced by ReleaseHandle)."""
 
     handle: int
+
+
+@message(tag=0x625, receiver="mount_namespace", mode=Mode.TELL)
+class TerminalSeen(Message):
+    """worker -> mount_namespace, tell: a pseudo-terminal was opened, or its owner or mode changed: /dev/pts shows it."""
+
+    index: int
+    uid: int
+    gid: int
+    #: Permission bits.
+    mode: int
+
+
+@message(tag=0x626, receiver="mount_namespace", mode=Mode.TELL)
+class TerminalGone(Message):
+    """worker -> mount_namespace, tell: a pseudo-terminal's master was closed; /dev/pts/<index> goes."""
+
+    index: int

@@ -1,0 +1,1 @@
+"""MountNamespace: the tree of names, inodes and mounts of one sandbox."""

@@ -1,0 +1,162 @@
+"""The MountNamespace actor: names, inodes, permissions, mounts and locks of one sandbox.
+
+Linux: struct mnt_namespace with the VFS below it.  It owns a :class:`~.tree.Tree` and what hangs on it; it is asked by
+ThreadGroups (path operations) and by Kernel (set-up, save, load), told by TaskSet of processes, asks nobody, and tells
+``LockReleased`` to waiting ThreadGroups.  Every message has one line here; the work is in the modules named after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...messages import mount_namespace as m
+from ...messages.thread_group import LockReleased
+from ..runtime.actor import Actor, handles
+from . import attributes, directories, mounting, naming, opening, statfs, xattrs
+from .host_files import HostFiles
+from .locks import LockTable
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from ..runtime.node import Node
+
+__all__ = ["MountNamespace"]
+
+
+class MountNamespace(Actor):
+    """Message to method, nothing else."""
+
+    def __init__(self, address: str, node: Node, *, host: HostFiles | None = None) -> None:
+        super().__init__(address, node)
+        self.tree = Tree(host if host is not None else HostFiles())
+        self.locks = LockTable()
+
+    def _give(self, fd: int) -> int:
+        """Pass *fd* to the actor whose message is being handled."""
+        process = self.node.placement.process_of(self.sender)
+        return self.node.descriptors.give(None if process == self.node.process else process, fd)
+
+    def check(self) -> None:
+        """Assert the invariants of everything owned."""
+        self.tree.check()
+        self.locks.check()
+
+    # -- set-up, save, load -------------------------------------------------------------------------------------
+
+    @handles(m.SetUpMounts)
+    def set_up(self, message: m.SetUpMounts) -> m.HandleOpened:
+        return mounting.set_up(self.tree, message)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    @handles(m.Open)
+    def open(self, message: m.Open) -> m.Opened:
+        return opening.open_path(self.tree, message, self._give)
+
+    @handles(m.GetStatus)
+    def get_status(self, message: m.GetStatus) -> m.StatusReply:
+        return self.tree.get_status(message)
+
+    @handles(m.Access)
+    def access(self, message: m.Access) -> m.StatusReply:
+        return self.tree.access(message)
+
+    @handles(m.ReadLink)
+    def read_link(self, message: m.ReadLink) -> m.PathText:
+        return self.tree.read_link(message)
+
+    @handles(m.GetPath)
+    def get_path(self, message: m.GetPath) -> m.PathText:
+        return self.tree.get_path(message)
+
+    @handles(m.BecomeWorkingDirectory)
+    def become_working_directory(self, message: m.BecomeWorkingDirectory) -> m.HandleOpened:
+        return self.tree.become_working_directory(message)
+
+    @handles(m.ReadDirectory)
+    def read_directory(self, message: m.ReadDirectory) -> m.DirectoryEntries:
+        return directories.read_directory(self.tree, message)
+
+    @handles(m.GetFileSystemStatus)
+    def get_file_system_status(self, message: m.GetFileSystemStatus) -> m.FileSystemStatus:
+        return statfs.get_file_system_status(self.tree, message)
+
+    # -- changing names and attributes --------------------------------------------------------------------------
+
+    @handles(m.MakeNode)
+    def make_node(self, message: m.MakeNode) -> None:
+        naming.make_node(self.tree, message)
+
+    @handles(m.Symlink)
+    def symlink(self, message: m.Symlink) -> None:
+        naming.symlink(self.tree, message)
+
+    @handles(m.Link)
+    def link(self, message: m.Link) -> None:
+        naming.link(self.tree, message)
+
+    @handles(m.Unlink)
+    def unlink(self, message: m.Unlink) -> None:
+        naming.unlink(self.tree, message)
+
+    @handles(m.Rename)
+    def rename(self, message: m.Rename) -> None:
+        naming.rename(self.tree, message)
+
+    @handles(m.ChangeAttributes)
+    def change_attributes(self, message: m.ChangeAttributes) -> m.StatusReply:
+        return attributes.change_attributes(self.tree, message)
+
+    @handles(m.XattrChange)
+    def change_xattr(self, message: m.XattrChange) -> m.XattrValue:
+        return xattrs.change_xattr(self.tree, message)
+
+    @handles(m.Mount)
+    def mount(self, message: m.Mount) -> None:
+        mounting.mount(self.tree, message)
+
+    @handles(m.Unmount)
+    def unmount(self, message: m.Unmount) -> None:
+        mounting.unmount(self.tree, message)
+
+    # -- handles, locks, processes ------------------------------------------------------------------------------
+
+    @handles(m.KeepHandle)
+    def keep_handle(self, message: m.KeepHandle) -> None:
+        self.tree.handles.keep(message.handle)
+
+    @handles(m.ReleaseHandle)
+    def release_handle(self, message: m.ReleaseHandle) -> None:
+        self.tree.release(message.handles)
+        self.tree.prune()
+
+    @handles(m.LockChange)
+    def change_lock(self, message: m.LockChange) -> m.LockHeld:
+        held, woken = self.locks.change(self.tree.handles.inode(message.handle), message)
+        self._wake(woken)
+        return held
+
+    @handles(m.ReleaseLocks)
+    def release_locks(self, message: m.ReleaseLocks) -> None:
+        inode = self.tree.handles.inode(message.handle) if message.handle else None
+        self._wake(self.locks.release(inode, message.family, message.owner))
+
+    def _wake(self, woken: list[tuple[int, int]]) -> None:
+        for group, tid in woken:
+            self.tell(f"thread_group:{group}", LockReleased(tid=tid))
+
+    @handles(m.ProcessSeen)
+    def process_seen(self, message: m.ProcessSeen) -> None:
+        self.tree.processes.see(message.pid, message.uid, message.gid, message.tids)
+
+    @handles(m.ProcessGone)
+    def process_gone(self, message: m.ProcessGone) -> None:
+        self.tree.forget_process(message.pid)
+
+    @handles(m.TerminalSeen)
+    def terminal_seen(self, message: m.TerminalSeen) -> None:
+        self.tree.see_terminal(message.index, message.uid, message.gid, message.mode)
+
+    @handles(m.TerminalGone)
+    def terminal_gone(self, message: m.TerminalGone) -> None:
+        self.tree.forget_terminal(message.index)

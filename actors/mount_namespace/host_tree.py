@@ -1,0 +1,119 @@
+"""A directory tree of the host, seen from one descriptor and never left.
+
+What ``overlay`` reads below and ``bind`` shows.  Paths are relative, without "..", and no component is followed when it
+is a symbolic link: the guest's links are resolved by our own walk, inside the sandbox's root.  Directories that were
+used lately stay open.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from errno import ELOOP, ENOENT, EPERM
+from typing import TYPE_CHECKING
+
+from ...config.limits import MAX_HOST_DIRECTORIES
+from .host_files import S_MODE
+
+if TYPE_CHECKING:
+    from .host_files import HostFiles, HostStatus
+
+__all__ = ["HostTree", "join"]
+
+_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """Return the relative path of *name* in *directory* (b"": the root)."""
+    return directory + b"/" + name if directory else name
+
+
+class HostTree:
+    """The host files below one root."""
+
+    def __init__(self, host: HostFiles, source: str) -> None:
+        """Open the root. OSError when there is none."""
+        self.host = host
+        self.source = source
+        self.root = host.open_root(os.fsencode(source))
+        self.is_directory = host.status(self.root)[S_MODE] & 0o170000 == 0o040000
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+
+    def directory(self, path: bytes) -> int:
+        """Return an O_PATH descriptor of a directory, which stays this object's."""
+        if not path:
+            return self.root
+        fd = self._open.get(path, -1)
+        if fd >= 0:
+            self._open.move_to_end(path)
+            return fd
+        fd = self._open[path] = self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS)
+        if len(self._open) > MAX_HOST_DIRECTORIES:
+            self.host.close(self._open.popitem(last=False)[1])
+        return fd
+
+    def place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the descriptor of the directory that *path* is in, and its name there."""
+        parent, _, name = path.rpartition(b"/")
+        return self.directory(parent), name
+
+    def status(self, path: bytes) -> HostStatus:
+        """Return the attributes of *path* itself."""
+        if not path:
+            return self.host.status(self.root)
+        directory, name = self.place(path)
+        return self.host.status_at(directory, name)
+
+    def open(self, path: bytes, flags: int) -> int:
+        """Open a regular file; without touching its access time where the host lets us."""
+        if not path:
+            return self.host.reopen(self.root, flags)
+        directory, name = self.place(path)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            try:
+                return self.host.open_at(directory, name, flags | os.O_NOATIME, 0)
+            except OSError as error:
+                if error.errno != EPERM:
+                    raise
+        return self.host.open_at(directory, name, flags, 0)
+
+    def open_path(self, path: bytes) -> int:
+        """Return an O_PATH descriptor of anything but a symbolic link's target."""
+        if not path:
+            return self.host.duplicate(self.root)
+        directory, name = self.place(path)
+        return self.host.open_at(directory, name, os.O_PATH, 0)
+
+    def read_link(self, path: bytes) -> bytes:
+        """Return a symbolic link's target."""
+        directory, name = self.place(path)
+        return self.host.read_link_at(directory, name)
+
+    def names(self, path: bytes) -> tuple[tuple[bytes, int, int], ...]:
+        """Return (name, inode number, DT_*) of a directory's entries."""
+        fd = self.host.open_beneath(self.root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            return self.host.list_directory(fd)
+        finally:
+            self.host.close(fd)
+
+    def forget(self, path: bytes) -> None:
+        """Close cached descriptors of *path* and everything below: a directory was moved or removed."""
+        below = path + b"/"
+        for known in [p for p in self._open if p == path or p.startswith(below)]:
+            self.host.close(self._open.pop(known))
+
+    def retry(self, error: OSError, path: bytes) -> bool:
+        """Tell whether *error* may come from a cached descriptor of a directory that is gone; forget it then."""
+        parent = path.rpartition(b"/")[0]
+        if error.errno in (ENOENT, ELOOP) and parent in self._open:
+            self.forget(parent)
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for fd in self._open.values():
+            self.host.close(fd)
+        self._open.clear()
+        self.host.close(self.root)

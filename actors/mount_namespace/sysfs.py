@@ -1,0 +1,79 @@
+"""sysfs: the few files of /sys that programs look at.
+
+Linux: fs/sysfs, drivers/base/cpu.c.  Processors, the loopback device, and an empty cgroup directory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from .virtual import VirtualFileSystem
+
+if TYPE_CHECKING:
+    from .file_data import DataStore
+    from .host_files import HostFiles
+
+__all__ = ["SysFs"]
+
+_CPU = b"devices/system/cpu"
+_DIRECTORIES = (
+    b"block",
+    b"bus",
+    b"class/net",
+    b"dev",
+    b"devices/virtual/net",
+    b"devices/system/node/node0",
+    b"firmware",
+    b"fs/cgroup",
+    b"kernel/debug",
+    b"kernel/mm",
+    b"module",
+    b"power",
+)
+_LOOPBACK = {
+    "address": "00:00:00:00:00:00",
+    "addr_len": "6",
+    "carrier": "1",
+    "flags": "0x9",
+    "ifindex": "1",
+    "iflink": "1",
+    "mtu": "65536",
+    "operstate": "unknown",
+    "tx_queue_len": "1000",
+    "type": "772",
+}
+
+
+class SysFs(VirtualFileSystem):
+    """/sys."""
+
+    type: ClassVar[str] = "sysfs"
+    magic: ClassVar[int] = 0x62656572
+
+    def __init__(self, host: HostFiles, store: DataStore, dev: int) -> None:
+        super().__init__(host, store, dev)
+        for path in _DIRECTORIES:
+            self.add_directory(path, 0o755)
+        self._add_processors(len(host.processors()))
+        for name, text in _LOOPBACK.items():
+            self.add_text(b"devices/virtual/net/lo/" + name.encode(), text)
+        self.add_link(b"class/net/lo", b"../../devices/virtual/net/lo")
+        self.add_text(b"kernel/mm/transparent_hugepage/enabled", "always [madvise] never")
+        self.add_text(b"kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152")
+
+    def _add_processors(self, count: int) -> None:
+        span = f"0-{count - 1}" if count > 1 else "0"
+        for name in (b"online", b"possible", b"present"):
+            self.add_text(_CPU + b"/" + name, span)
+        self.add_text(_CPU + b"/offline", "")
+        self.add_text(_CPU + b"/isolated", "")
+        self.add_text(_CPU + b"/kernel_max", "8191")
+        for number in range(count):
+            topology = _CPU + b"/cpu%d/topology" % number
+            self.add_text(topology + b"/core_id", str(number))
+            self.add_text(topology + b"/physical_package_id", "0")
+            self.add_text(topology + b"/thread_siblings_list", str(number))
+            self.add_text(topology + b"/core_siblings_list", span)
+        self.add_text(b"devices/system/node/online", "0")
+        self.add_text(b"devices/system/node/possible", "0")
+        self.add_text(b"devices/system/node/node0/cpulist", span)

@@ -1,0 +1,238 @@
+"""The tree: mounts, file systems, handles and processes' names of one sandbox, and looking things up in it.
+
+Linux: struct mnt_namespace with the parts of fs/namei.c and fs/stat.c that only look.  The operations that change it
+are in the modules named after them (``opening``, ``naming``, ``attributes``...), which all work on this object.
+``check`` asserts what must always be true of it.
+"""
+
+from __future__ import annotations
+
+import stat
+from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EROFS
+from typing import TYPE_CHECKING
+
+from ...config.limits import MAX_CACHED_DENTRIES
+from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, StatusReply
+from .checking import check_tree
+from .dev import DevPts
+from .errors import MagicLinkMet, fail
+from .file_data import DataStore
+from .handles import HandleTable
+from .mounts import MS_NOEXEC, MountTable
+from .overlay import Overlay
+from .permissions import EXECUTE, WRITE, check_access
+from .proc import ProcFs
+from .processes import ProcessTable
+from .walk import Walk
+
+if TYPE_CHECKING:
+    from ...messages.mount_namespace import Access, BecomeWorkingDirectory, Credentials, GetPath, GetStatus, ReadLink
+    from .file_system import FileSystem
+    from .host_files import HostFiles
+    from .inode import Dentry, Inode
+    from .mounts import Mount, Place
+
+__all__ = ["Tree", "file_status"]
+
+_FORMAT = 0o170000
+_PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+
+def file_status(mount: Mount, dentry: Dentry) -> FileStatus:
+    """Return the attributes of a place; kept with the inode until one changes, because making the reply is what costs."""
+    inode = dentry.inode
+    assert inode is not None
+    inode.fs.refresh(inode)
+    status = inode.status
+    if status is None or status.mount_id != mount.id:
+        status = inode.status = _make_status(inode, dentry, mount.id)
+    return status
+
+
+def _make_status(inode: Inode, dentry: Dentry, mount_id: int) -> FileStatus:
+    size = inode.size
+    if inode.mode & _FORMAT == stat.S_IFDIR:
+        size = inode.fs.directory_size(inode, len(dentry.children))
+    return FileStatus(
+        dev=inode.fs.dev,
+        ino=inode.ino,
+        mode=inode.mode,
+        nlink=inode.nlink,
+        uid=inode.uid,
+        gid=inode.gid,
+        rdev=inode.rdev,
+        size=size,
+        blksize=4096,
+        blocks=inode.blocks,
+        atime_ns=inode.atime_ns,
+        mtime_ns=inode.mtime_ns,
+        ctime_ns=inode.ctime_ns,
+        btime_ns=inode.btime_ns,
+        mount_id=mount_id,
+    )
+
+
+class Tree:
+    """Everything that MountNamespace owns."""
+
+    def __init__(self, host: HostFiles) -> None:
+        self.host = host
+        self.store = DataStore(host)
+        self.mounts = MountTable()
+        self.handles = HandleTable(self.store)
+        self.processes = ProcessTable()
+        #: Every file system that is mounted or was, by st_dev.
+        self.file_systems: dict[int, FileSystem] = {}
+        self._next_dev = 20
+        self.hostname = "greenroom"
+
+    # -- file systems -------------------------------------------------------------------------------------------
+
+    def new_dev(self) -> int:
+        """Return an unused st_dev of major number 0."""
+        self._next_dev += 1
+        return self._next_dev
+
+    def add_file_system(self, fs: FileSystem) -> FileSystem:
+        """Own *fs*."""
+        self.file_systems[fs.dev] = fs
+        self._next_dev = max(self._next_dev, fs.dev)
+        return fs
+
+    def prune(self) -> None:
+        """Forget cached names of overlays that have too many; called between messages only."""
+        for fs in self.file_systems.values():
+            if fs.cached > MAX_CACHED_DENTRIES and isinstance(fs, Overlay):
+                fs.prune()
+
+    def root_place(self) -> Place:
+        """Return the root of the namespace, with whatever is mounted over it."""
+        bottom = next(iter(self.mounts.by_id.values()))
+        return self.mounts.cross(bottom, bottom.root)
+
+    def let_go(self, dentry: Dentry) -> None:
+        """A mount no longer holds *dentry*."""
+        inode = dentry.inode
+        assert inode is not None
+        inode.opens -= 1
+        if inode.opens == 0:
+            inode.fs.release(inode)
+
+    def drop_mount(self, mount: Mount) -> None:
+        """Take a mount out of the tree."""
+        for dentry in self.mounts.drop(mount):
+            self.let_go(dentry)
+
+    # -- processes and terminals --------------------------------------------------------------------------------
+
+    def forget_process(self, pid: int) -> None:
+        """A process was reaped."""
+        self.processes.forget(pid)
+        for fs in self.file_systems.values():
+            if isinstance(fs, ProcFs):
+                fs.forget(pid)
+
+    def see_terminal(self, index: int, uid: int, gid: int, mode: int) -> None:
+        """A pseudo-terminal exists."""
+        for fs in self.file_systems.values():
+            if isinstance(fs, DevPts):
+                fs.see(index, uid, gid, mode)
+
+    def forget_terminal(self, index: int) -> None:
+        """A pseudo-terminal is gone."""
+        for fs in self.file_systems.values():
+            if isinstance(fs, DevPts):
+                fs.forget(index)
+
+    # -- walking ------------------------------------------------------------------------------------------------
+
+    def walk(self, root: int, base: int, path: bytes, who: Credentials, resolve: int = 0) -> Walk:
+        """Start a walk of a request; *root* and *base* are handles."""
+        place = self.handles.place(root)
+        start = place if path[:1] == b"/" and not resolve else self.handles.place(base)
+        return Walk(self.mounts, place, start, path, who, resolve)
+
+    def find(self, root: int, base: int, path: bytes, who: Credentials, follow: bool = True) -> Place:
+        """Return the place that a request names; with an empty path the handle *base* itself."""
+        if not path:
+            return self.handles.place(base)
+        return self.walk(root, base, path, who).to_end(follow)
+
+    def path_of(self, root: int, place: Place) -> bytes:
+        """Return a place's path as seen from the handle *root*, as /proc/self/fd shows it."""
+        path = self.mounts.path(self.handles.place(root), place)
+        if path is None:
+            path = b"(unreachable)/" + place[1].name
+        return path + b" (deleted)" if place[1].gone else path
+
+    # -- requests that only look --------------------------------------------------------------------------------
+
+    def get_status(self, request: GetStatus) -> StatusReply:
+        """stat(2), lstat(2), fstatat(2), statx(2)."""
+        try:
+            mount, dentry = self.find(request.root, request.base, request.path, request.who, request.follow)
+        except MagicLinkMet as met:
+            return _magic_status(met)
+        return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
+
+    def access(self, request: Access) -> StatusReply:
+        """access(2): EACCES, or EROFS for writing below a read-only mount."""
+        try:
+            mount, dentry = self.find(request.root, request.base, request.path, request.who, request.follow)
+        except MagicLinkMet as met:
+            return _magic_status(met)
+        inode = dentry.inode
+        assert inode is not None
+        kind = inode.mode & _FORMAT
+        if request.want & EXECUTE and kind == stat.S_IFREG and mount.flags & MS_NOEXEC:
+            fail(EACCES)
+        if request.want:
+            check_access(inode, request.who, request.want & 7)
+        if request.want & WRITE and mount.read_only and kind in _PLAIN_KINDS:
+            fail(EROFS)
+        return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
+
+    def read_link(self, request: ReadLink) -> PathText:
+        """readlink(2): EINVAL for anything else (ENOENT when *base* itself is meant)."""
+        try:
+            dentry = self.find(request.root, request.base, request.path, request.who, follow=False)[1]
+        except MagicLinkMet as met:
+            return PathText(text=b"", magic=met.magic, proc_pid=met.pid, rest=met.rest)
+        inode = dentry.inode
+        assert inode is not None
+        if inode.mode & _FORMAT != stat.S_IFLNK:
+            fail(EINVAL if request.path else ENOENT)
+        if inode.magic:
+            return PathText(text=b"", magic=inode.magic, proc_pid=inode.pid, rest=b"")
+        return PathText(text=inode.fs.read_link(inode, request.who), magic="", proc_pid=0, rest=b"")
+
+    def get_path(self, request: GetPath) -> PathText:
+        """getcwd(2): ENOENT when the directory was removed."""
+        place = self.handles.place(request.handle)
+        if place[1].gone:
+            fail(ENOENT)
+        return PathText(text=self.path_of(request.root, place), magic="", proc_pid=0, rest=b"")
+
+    def become_working_directory(self, request: BecomeWorkingDirectory) -> HandleOpened:
+        """chdir(2), fchdir(2), chroot(2): ENOTDIR, EACCES."""
+        place = self.find(request.root, request.base, request.path, request.who)
+        inode = place[1].inode
+        assert inode is not None
+        if inode.mode & _FORMAT != stat.S_IFDIR:
+            fail(ENOTDIR)
+        check_access(inode, request.who, EXECUTE)
+        handle = self.handles.add(*place, 0o10000000)
+        return HandleOpened(handle=handle.number, path=self.path_of(request.root, place))
+
+    def release(self, numbers: tuple[int, ...]) -> list[Inode]:
+        """Drop references; return the inodes that lost a handle with this."""
+        lost = [self.handles.release(number) for number in numbers]
+        return [h.dentry.inode for h in lost if h is not None and h.dentry.inode is not None]
+
+    def check(self) -> None:
+        """Assert the invariants of names, inodes, handles, mounts and memfds."""
+        check_tree(self)
+
+
+def _magic_status(met: MagicLinkMet) -> StatusReply:
+    return StatusReply(status=None, magic=met.magic, proc_pid=met.pid, rest=met.rest)
