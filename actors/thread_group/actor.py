@@ -14,7 +14,7 @@ from ...messages import task_set as to_task_set
 from ...messages import thread_group as mine
 from ...messages.base import Done
 from ..runtime.actor import Actor, Promise, handles
-from . import dispatch, exec_, exits, proc_files, save, signals
+from . import dispatch, exec_, exits, proc_files, save, signals, timers
 from .credentials import Credentials
 from .limits import ResourceLimits
 from .task import RunState, Task
@@ -55,6 +55,7 @@ class ThreadGroup(Actor):
         self.credentials = Credentials.root()
         self.limits = ResourceLimits()
         self.signals = signals.GroupSignals()
+        self.timers = timers.GroupTimers(self)
         #: Absolute path and handle of the program, for /proc/PID/exe.
         self.executable = (b"", 0)
         #: -1000..1000, as the program or its parent wrote it to /proc/PID/oom_score_adj.
@@ -189,7 +190,9 @@ class ThreadGroup(Actor):
         return self.tasks.get(self.pid)
 
     def check_stopped(self) -> None:
-        """Answer a StopTasks when it is complete."""
+        """Answer a StopTasks when it is complete; report a job-control stop when that is."""
+        if self.signals.stopped:
+            signals.check_job_stop(self)
         promise = self._stop_promise
         if promise is not None and self.stop_epoch and all(map(dispatch.is_quiet, self.tasks.values())):
             self._stop_promise = None

@@ -29,6 +29,11 @@ class GuestClock:
         self._realtime_offset_ns = parameters.realtime_offset_ns
         self._frozen_at_ns = parameters.frozen_at_ns
 
+    @property
+    def frozen(self) -> bool:
+        """Whether time stands still, in a pause."""
+        return self._frozen_at_ns is not None
+
     def monotonic_ns(self) -> int:
         """Return guest CLOCK_MONOTONIC, which stands still in a pause."""
         if self._frozen_at_ns is not None:

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _ENOSYS = -38
 _EINTR = -4
+_RESTART_SYSCALL = 219
 
 
 def on_event(task: Task, event: Event) -> None:
@@ -40,6 +41,10 @@ def on_event(task: Task, event: Event) -> None:
     if event.kind is EventKind.SYSCALL:
         task.number = event.number
         task.args = event.args
+        if task.memo and event.number != _RESTART_SYSCALL:
+            # Only restart_syscall goes on from what an interrupted call has left; a hostile thread may have put
+            # another call in its place.
+            task.memo = {}
         if task.group.stop_epoch:
             _hold(task, ("syscall",))
             return
@@ -87,6 +92,8 @@ def complete(task: Task, outcome: Any) -> None:
     """Act on a handler's outcome."""
     if type(outcome) is int:
         if task.state is not RunState.RUNNING:
+            if task.state is RunState.DEAD:
+                return  # the call has ended its own process: a signal to itself
             task.advance(RunState.RUNNING)
         if task.memo:
             _forget_memo(task, outcome)
@@ -263,7 +270,7 @@ def release(task: Task) -> None:
     if task.state is not RunState.HELD:
         interrupt_if_pending(task)
         return
-    if task.group.signals.stopped:
+    if task.group.signals.stopped or task.group.stop_epoch:
         return
     how = task.held
     assert how is not None
@@ -298,11 +305,10 @@ def exit_to_user(task: Task, result: int | None) -> None:
         return
     task.work = False
     try:
-        if not signals.deliver(task, result):
-            return
-        if result is None or signals.registers_written(task):
+        left = signals.deliver(task, result)
+        if left is None:
             task.host.resume()
-        else:
-            task.host.resume_with(result)
+        elif left is not NO_RESULT:
+            task.host.resume_with(left)
     except HostTaskDied:
         exits.host_task_died(task, 9)
