@@ -54,8 +54,12 @@ class HostTaskDied(Exception):
 class EventKind(enum.IntEnum):
     """What a host task reports when it stops."""
 
-    SYSCALL = 1  #: it is at a system call that the host has not executed; ``number`` and ``args`` are set
-    FAULT = 2  #: its instruction raised a synchronous signal; ``siginfo`` is the host's 128-byte siginfo_t
+    #: it is at a system call that the host has not executed; ``number`` (a signed int, as Linux reads it) and ``args``
+    #: (unsigned) are set
+    SYSCALL = 1
+    #: its instruction raised a synchronous signal; ``siginfo`` is the host's 128-byte siginfo_t.  A call by the 32-bit
+    #: ABI (int 0x80) is a SIGSEGV at that instruction, as from a kernel without CONFIG_IA32_EMULATION
+    FAULT = 2
     STOPPED = 3  #: it stopped because of ``interrupt`` (may also be spurious: resume it)
     EXITED = 4  #: the host task is dead and reaped; ``number`` is its host wait status
 
@@ -94,7 +98,7 @@ class AddressSpace(abc.ABC):
 class HostTask(abc.ABC):
     """One host thread that runs the code of one guest task."""
 
-    #: Host thread id.
+    #: Host thread id; -1 once the task is dead and reaped.
     host_tid: int
     space: AddressSpace
     #: Whatever the creator attached (the guest task); the platform only carries it.
@@ -133,7 +137,10 @@ class HostTask(abc.ABC):
 
     @abc.abstractmethod
     def set_registers(self, registers: Registers) -> None:
-        """Set the general registers; ``orig_rax`` is set to -1 so that the host restarts nothing."""
+        """Set the general registers; ``orig_rax`` is set to -1 so that the host restarts nothing.
+
+        OSError(EIO) when fs_base or gs_base is changed to something that is no user address.
+        """
 
     @abc.abstractmethod
     def get_xstate(self) -> bytes:

@@ -22,6 +22,7 @@ from ptrace.ctypes_libc import libc as _libc  # type: ignore[import-untyped]
 from ..interface import HostTaskDied
 
 __all__ = [
+    "NT_PRSTATUS",
     "NT_X86_XSTATE",
     "PTRACE_CONT",
     "PTRACE_EVENT_STOP",
@@ -40,6 +41,7 @@ __all__ = [
     "PTRACE_SETREGSET",
     "PTRACE_SETSIGMASK",
     "PTRACE_SYSEMU",
+    "Iovec",
     "get_regset",
     "lost",
     "ptrace",
@@ -66,6 +68,7 @@ PTRACE_GET_SYSCALL_INFO: Final = 0x420E
 PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
 PTRACE_EVENT_STOP: Final = 128
 PTRACE_O_EXITKILL: Final = 0x100000
+NT_PRSTATUS: Final[int] = _func.NT_PRSTATUS
 NT_X86_XSTATE: Final = 0x202
 
 
@@ -96,14 +99,16 @@ def request(number: int, tid: int, address: int = 0, data: int = 0) -> int:
     return result
 
 
-class _Iovec(ctypes.Structure):
+class Iovec(ctypes.Structure):
+    """struct iovec, which says where a register set is."""
+
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def get_regset(tid: int, note: int, capacity: int) -> bytes:
     """Return one register set, at most *capacity* bytes of it."""
     buffer = ctypes.create_string_buffer(capacity)
-    vector = _Iovec(ctypes.addressof(buffer), capacity)
+    vector = Iovec(ctypes.addressof(buffer), capacity)
     request(PTRACE_GETREGSET, tid, note, ctypes.addressof(vector))
     return buffer.raw[: vector.length]
 
@@ -111,5 +116,5 @@ def get_regset(tid: int, note: int, capacity: int) -> bytes:
 def set_regset(tid: int, note: int, data: bytes) -> None:
     """Set one register set. OSError(EINVAL, EFAULT) when the host finds *data* malformed."""
     buffer = ctypes.create_string_buffer(data, len(data))
-    vector = _Iovec(ctypes.addressof(buffer), len(data))
+    vector = Iovec(ctypes.addressof(buffer), len(data))
     request(PTRACE_SETREGSET, tid, note, ctypes.addressof(vector))

@@ -4,8 +4,9 @@ Linux counterpart: ``kernel/ptrace.c``; in gVisor, ``pkg/sentry/platform/ptrace`
 shelf, the table of host tasks and the signalfd that tells of their stops.
 
 All of it belongs to the thread that called ``start``: Linux ties a tracee to the thread that attached it.  SIGCHLD is
-blocked in that thread and read from a signalfd; start the platform before any thread that leaves SIGCHLD unblocked,
-or that thread swallows the wake-ups (ZeroMQ's threads block all signals).
+blocked in that thread and read from a signalfd.  A thread of the same process that leaves SIGCHLD unblocked would swallow
+the wake-ups, so ``start`` refuses when there is one (ZeroMQ's threads block all signals; a thread that is started
+later from this one inherits its mask).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from ..interface import Event, EventKind, Platform
+from ..interface import Event, EventKind, HostTaskDied, Platform
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .binding import PTRACE_EVENT_STOP, PTRACE_GET_SYSCALL_INFO, PTRACE_GETSIGINFO, ptrace
@@ -30,7 +31,7 @@ from .seed import Seed
 from .shelf import Shelf
 from .space import PtraceSpace
 from .task import CLONE_FLAGS, PtraceTask
-from .tracee import WALL, Tracee
+from .tracee import WALL, Tracee, end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,11 @@ __all__ = ["PtracePlatform"]
 
 #: Most files that stand on the descriptor shelf.
 _SHELF_LIMIT: Final = 256
+
+_ADVICE: Final = (
+    "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that allows "
+    "ptrace, and a worker that did not make itself undumpable before"
+)
 
 _SIGINFO_SIZE: Final = 128
 _SIGNALFD_SIGINFO_SIZE: Final = 128
@@ -93,19 +99,28 @@ class PtracePlatform(Platform):
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        try:
+            self._start()
+        except (OSError, HostTaskDied) as error:
+            self.close()
+            raise RuntimeError(f"cannot start the ptrace platform ({error}); {_ADVICE}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
         self._signal_fd = _open_sigchld_fd()
         self.placement = Placement(self._affinity)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            seed = Seed(theirs.fileno(), self.placement)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._seed = seed
-        self.xstate_size = seed.xstate_size
-        self.shelf = Shelf(seed, PtraceSpace(seed.host_tid), ours, _SHELF_LIMIT)
+        with theirs:
+            try:
+                self._seed = Seed(theirs.fileno(), self.placement)
+                space = PtraceSpace(self._seed.host_tid)
+            except BaseException:
+                ours.close()
+                raise
+        self.xstate_size = self._seed.xstate_size
+        self.shelf = Shelf(self._seed, space, ours, _SHELF_LIMIT)
 
     def close(self) -> None:
         for task in self._tasks.values():
@@ -114,11 +129,11 @@ class PtracePlatform(Platform):
             task.kill()
         self._pending.clear()
         if self._seed is not None:
-            self.shelf.close()
-            self.placement.close()
-            os.kill(self._seed.host_tid, signal.SIGKILL)
-            os.waitpid(self._seed.host_tid, WALL)
+            self._seed.kill()
             self._seed = None
+        for part in ("shelf", "placement"):
+            if part in self.__dict__:
+                self.__dict__.pop(part).close()
         if self._signal_fd >= 0:
             os.close(self._signal_fd)
             self._signal_fd = -1
@@ -137,11 +152,19 @@ class PtracePlatform(Platform):
         if not os.WIFSTOPPED(status):
             raise OSError(errno.EAGAIN, "the new host task was killed")
         if space is None:
-            space = PtraceSpace(tid)
+            space = self._open_space(tid)
         else:
             space.retain()
         task = self._tasks[tid] = PtraceTask(self, tid, parent.cpus, space, registers)
         return task
+
+    @staticmethod
+    def _open_space(tid: int) -> PtraceSpace:
+        try:
+            return PtraceSpace(tid)
+        except OSError:  # out of descriptors: nobody would know of this process
+            end(tid)
+            raise
 
     def forget(self, task: PtraceTask) -> None:
         """Drop a task that is dead and reaped."""
@@ -270,10 +293,22 @@ def _vsyscall(task: PtraceTask, number: int) -> Event:
     return Event(EventKind.SYSCALL, task, number, arguments)
 
 
+def _blocks_sigchld(tid: str) -> bool:
+    try:
+        with open(f"/proc/self/task/{tid}/status", encoding="ascii", errors="replace") as status:
+            blocked = next(line for line in status if line.startswith("SigBlk:"))
+    except FileNotFoundError:
+        return True  # it has ended
+    return bool(int(blocked.split()[1], 16) >> (signal.SIGCHLD - 1) & 1)
+
+
 def _open_sigchld_fd() -> int:
     """Block SIGCHLD in this thread and return a signalfd that reads it (os.signalfd comes with Python 3.13 only)."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    for tid in os.listdir("/proc/self/task"):
+        if not _blocks_sigchld(tid):
+            raise RuntimeError(f"thread {tid} would swallow SIGCHLD: start the ptrace platform before other threads")
     mask = ctypes.c_uint64(1 << (signal.SIGCHLD - 1))
     signalfd4 = ctypes.CDLL(None, use_errno=True).syscall
     fd: int = signalfd4(SYS["signalfd4"], -1, ctypes.byref(mask), 8, _SFD_FLAGS)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -82,8 +81,7 @@ class Seed(Tracee):
         try:
             self._prepare(shelf_socket)
         except BaseException:
-            os.kill(self.host_tid, signal.SIGKILL)
-            os.waitpid(self.host_tid, WALL)
+            self.kill()
             raise
 
     def _prepare(self, shelf_socket: int) -> None:
@@ -109,6 +107,8 @@ class Seed(Tracee):
         registers.rax, registers.orig_rax = SYS["mmap"], (1 << 64) - 1
         registers.rdi, registers.rsi, registers.rdx = STUB_ADDRESS, _PAGE, _PROT_READ | _PROT_EXEC
         registers.r10, registers.r8, registers.r9 = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS, 0xFFFF_FFFF, 0
+        # For the clones: no thread area, no segments.  Injected calls do not touch these.
+        registers.fs_base = registers.gs_base = registers.ds = registers.es = registers.fs = registers.gs = 0
         request(PTRACE_SETREGS, self.host_tid, 0, registers_address)
         if self._run_to_trap(registers.rip + 3) != STUB_ADDRESS:
             raise RuntimeError("the host refuses an executable page for the stub")

@@ -7,8 +7,9 @@ Why a process and not a thread, even when guest tasks share memory: clone(CLONE_
 shared address space, but each can be killed and reaped alone.  With CLONE_THREAD a SIGKILL takes the whole group,
 a thread could only be ended by an injected exit, and the zombie leader of a non-leader execve would have to be kept.
 
-Registers are fetched once per event, edited here, and written back only if something changed them (an injected call, or
-``set_registers``); else finishing a system call is two requests: POKEUSER of rax, and SYSEMU.
+Registers are fetched when somebody asks, and written back only if something changed them (an injected call, or
+``set_registers``); else finishing a system call is two requests: POKEUSER of rax, and SYSEMU.  Bases and data segments
+are written one by one, and only those that were changed: see tracee.py for why.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from ..interface import GUEST_TOP, HostTask
@@ -24,17 +24,19 @@ from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from ..x86_64.xstate import host_layout
 from .binding import (
+    NT_PRSTATUS,
     NT_X86_XSTATE,
     PTRACE_GETREGS,
     PTRACE_INTERRUPT,
     PTRACE_POKEUSER,
-    PTRACE_SETREGS,
+    PTRACE_SETREGSET,
     PTRACE_SYSEMU,
+    Iovec,
     get_regset,
     ptrace,
     set_regset,
 )
-from .tracee import WALL, Tracee
+from .tracee import CORE_SIZE, Tracee, end
 
 if TYPE_CHECKING:
     from .platform import PtracePlatform
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
 __all__ = ["CLONE_FLAGS", "PtraceTask"]
 
 _RAX_OFFSET: Final = Registers.rax.offset
+# The registers behind ss.
+_BASES: Final = ("fs_base", "gs_base")
+_SELECTORS: Final = ("ds", "es", "fs", "gs")
+_LAST_NULL_SELECTOR: Final = 3
 _MINUS_ONE: Final = (1 << 64) - 1
 
 _CLONE_VM, _CLONE_FS, _CLONE_FILES, _CLONE_PTRACE, _CLONE_PARENT = 0x100, 0x200, 0x400, 0x2000, 0x8000
@@ -68,39 +74,41 @@ class PtraceTask(Tracee, HostTask):
         self.interrupted = False
         self._platform = platform
         self._alive = True
-        self.registers = registers
-        self.registers_address = ctypes.addressof(registers)
-        # known: `registers` holds the guest's registers.  stale: the host's copy differs from it.
-        self.known = True
-        self.stale = True
+        self._registers = registers
+        self._registers_address = ctypes.addressof(registers)
+        self._core = Iovec(self._registers_address, CORE_SIZE)
+        self._core_address = ctypes.addressof(self._core)
+        # known: _registers holds the guest's registers.  stale: the host's copy differs from it.
+        self._known = True
+        self._stale = True
 
     # -- running ------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        if self.stale:
+        if self._stale:
             self._write_back()
         self._run()
 
     def resume_with(self, result: int) -> None:
-        if self.stale:
-            self.registers.rax = result
+        if self._stale:
+            self._registers.rax = result
             self._write_back()
         elif ptrace(PTRACE_POKEUSER, self.host_tid, _RAX_OFFSET, result) == -1:
             raise self.lost()
         self._run()
 
     def _write_back(self) -> None:
-        self.registers.orig_rax = _MINUS_ONE
-        if ptrace(PTRACE_SETREGS, self.host_tid, 0, self.registers_address) == -1:
+        self._registers.orig_rax = _MINUS_ONE
+        if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
             raise self.lost()
-        self.stale = False
+        self._stale = False
 
     def _run(self) -> None:
         if self.cpus is not self.placement.cpus:
             self.place(self.placement.cpus)
         if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
             raise self.lost()
-        self.known = False
+        self._known = False
         self._platform.running[self.host_tid] = self
 
     def interrupt(self) -> None:
@@ -112,9 +120,7 @@ class PtraceTask(Tracee, HostTask):
     def kill(self) -> None:
         if not self._alive:
             return
-        os.kill(self.host_tid, signal.SIGKILL)
-        while os.WIFSTOPPED(os.waitpid(self.host_tid, WALL)[1]):
-            pass
+        end(self.host_tid)
         self.buried()
 
     def lost(self) -> Exception:
@@ -137,20 +143,32 @@ class PtraceTask(Tracee, HostTask):
     # -- registers ----------------------------------------------------------------------------------------------
 
     def _know_registers(self) -> None:
-        if not self.known:
-            if ptrace(PTRACE_GETREGS, self.host_tid, 0, self.registers_address) == -1:
+        if not self._known:
+            if ptrace(PTRACE_GETREGS, self.host_tid, 0, self._registers_address) == -1:
                 raise self.lost()
-            self.known = True
+            self._known = True
 
     def get_registers(self) -> Registers:
         self._know_registers()
-        return self.registers.copy()
+        return self._registers.copy()
 
     def set_registers(self, registers: Registers) -> None:
-        ctypes.memmove(self.registers_address, ctypes.addressof(registers), ctypes.sizeof(registers))
-        self.registers.orig_rax = _MINUS_ONE
-        self.known = True
+        self._know_registers()
+        for name in _BASES:
+            self._set_if_changed(name, getattr(registers, name))
+        for name in _SELECTORS:
+            value = getattr(registers, name)
+            # 1, 2 and 3 are the null selector too, but the host refuses some of them.
+            self._set_if_changed(name, value if value > _LAST_NULL_SELECTOR else 0)
+        ctypes.memmove(self._registers_address, ctypes.addressof(registers), CORE_SIZE)
         self._write_back()
+
+    def _set_if_changed(self, name: str, value: int) -> None:
+        if value == getattr(self._registers, name):
+            return
+        if ptrace(PTRACE_POKEUSER, self.host_tid, getattr(Registers, name).offset, value) == -1:
+            raise self.lost()
+        setattr(self._registers, name, value)
 
     def get_xstate(self) -> bytes:
         return get_regset(self.host_tid, NT_X86_XSTATE, host_layout().size)
@@ -168,7 +186,7 @@ class PtraceTask(Tracee, HostTask):
     def _host_call(self, number: int, *arguments: int) -> int:
         """Inject a call on behalf of the guest: its registers are kept, and go back when it is resumed."""
         self._know_registers()
-        self.stale = True
+        self._stale = True
         return self.inject(number, *arguments)
 
     def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
@@ -202,7 +220,7 @@ class PtraceTask(Tracee, HostTask):
 
     def clone(self, *, share_memory: bool) -> PtraceTask:
         tid = self._host_call(SYS["clone"], CLONE_FLAGS | (_CLONE_VM if share_memory else 0))
-        return self._platform.adopt(tid, self, self.registers.copy(), self.space if share_memory else None)
+        return self._platform.adopt(tid, self, self._registers.copy(), self.space if share_memory else None)
 
 
 def _check_range(address: int, length: int) -> None:

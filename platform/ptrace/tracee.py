@@ -10,6 +10,10 @@ system call takes two stops.
 
 This is the only place that resumes a tracee with anything but PTRACE_SYSEMU.  It is safe because every register,
 with rip on the stub, was set by us in the same breath, and the stub is neither writable nor unmappable for a guest.
+Only the first 21 registers are set, up to ss.  The bases and the data segments behind them stay as the guest left them,
+because not all that a guest can put there can be written back: WRFSBASE takes an address of the kernel's half, a MOV
+to ds the null selector 1, and PTRACE_SETREGS refuses both.
+
 Signals that arrive on the way are suppressed, and an interrupt's stop is absorbed: the tracee is stopped already, as
 far as anybody else can tell.
 """
@@ -26,12 +30,12 @@ from typing import TYPE_CHECKING, Final
 
 from ..interface import STUB_ADDRESS, HostTaskDied
 from ..x86_64.registers import Registers
-from .binding import PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, lost, ptrace
+from .binding import NT_PRSTATUS, PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGSET, Iovec, lost, ptrace
 
 if TYPE_CHECKING:
     from .placement import Placement
 
-__all__ = ["STUB_CODE", "WALL", "Tracee"]
+__all__ = ["CORE_SIZE", "STUB_CODE", "WALL", "Tracee", "end"]
 
 #: waitpid(2): wait for children of every kind.
 WALL: Final = 0x40000000
@@ -45,8 +49,12 @@ _STATUS_SYS: Final = signal.SIGSYS << 8 | 0x7F
 _AFTER_CALL: Final = STUB_ADDRESS + 3
 _MAX_ERRNO: Final = 4095
 
+#: Size of the registers that an injected call borrows: r15 to ss.
+CORE_SIZE: Final = 21 * 8
+
 _call = Registers(rip=STUB_ADDRESS, cs=0x33, ss=0x2B, eflags=0x202, orig_rax=(1 << 64) - 1)
-_call_address: Final = ctypes.addressof(_call)
+_call_vector: Final = Iovec(ctypes.addressof(_call), CORE_SIZE)
+_call_address: Final = ctypes.addressof(_call_vector)
 # r10 r9 r8 rax rcx rdx rsi rdi: words 7 to 14 of struct user_regs_struct.
 _pack_call: Final = struct.Struct("=8Q").pack_into
 _CALL_OFFSET: Final = 7 * 8
@@ -55,6 +63,13 @@ _result = Registers()
 _result_address: Final = ctypes.addressof(_result)
 # rax, then rip.
 _unpack_result: Final = struct.Struct("=80xq40xQ").unpack_from
+
+
+def end(tid: int) -> None:
+    """Kill the child *tid* and reap it. It may be dead already, but not reaped."""
+    os.kill(tid, signal.SIGKILL)
+    while os.WIFSTOPPED(os.waitpid(tid, WALL)[1]):
+        pass
 
 
 class Tracee:
@@ -66,6 +81,10 @@ class Tracee:
         self.placement = placement
         self.cpus = cpus
 
+    def kill(self) -> None:
+        """End it and reap it, whatever it does."""
+        end(self.host_tid)
+
     def place(self, cpus: frozenset[int]) -> None:
         """Let it run on *cpus* only."""
         self.cpus = cpus
@@ -76,13 +95,13 @@ class Tracee:
     def inject(self, number: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
         """Make the tracee execute one host call and return its result.
 
-        All its registers are lost.  Raises OSError with the host's errno, or HostTaskDied.
+        Its registers up to ss are lost.  Raises OSError with the host's errno, or HostTaskDied.
         """
         near = self.placement.near()
         if self.cpus is not near:
             self.place(near)
         _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
-        if ptrace(PTRACE_SETREGS, self.host_tid, 0, _call_address) == -1:
+        if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, _call_address) == -1:
             raise self.lost()
         result = self._run_to_trap(_AFTER_CALL)
         if -_MAX_ERRNO <= result < 0:

@@ -19,6 +19,12 @@ def children() -> set[int]:
         return {int(pid) for pid in file.read().split()}
 
 
+@pytest.fixture(autouse=True)
+def _own_process() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("a thread of pytest-xdist's takes SIGCHLD: run these tests without -n")
+
+
 @pytest.fixture
 def platform() -> Iterator[PtracePlatform]:
     before = children()

@@ -7,9 +7,11 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq
 from greenroom.platform.interface import Event, EventKind
 from greenroom.platform.ptrace.platform import PtracePlatform
 from guests import DATA, GETPPID, SPIN, Driver, call, load
@@ -91,6 +93,7 @@ def test_close_releases_everything_and_is_idempotent() -> None:
 
 WORKER = """
 import sys
+import threading
 sys.path.insert(0, sys.argv[1])
 from guests import SPIN, load
 from greenroom.platform.ptrace.platform import PtracePlatform
@@ -175,6 +178,32 @@ def test_a_pin_ends_when_the_guest_computes(platform: PtracePlatform, driver: Dr
         assert driver.quiet()
     assert os.sched_getaffinity(task.host_tid) == allowed
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_thread_that_would_swallow_sigchld_is_refused() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match="swallow SIGCHLD"):
+            PtracePlatform().start()
+    finally:
+        done.set()
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def test_zeromq_threads_are_no_obstacle() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+        publisher.bind("inproc://there-is-an-io-thread-now")
+        platform = PtracePlatform()
+        platform.start()
+        try:
+            assert Driver(platform).run(platform.create_task(), call(GETPPID)).number == GETPPID
+        finally:
+            platform.close()
 
 
 def test_sigchld_wakes_the_poller(platform: PtracePlatform) -> None:

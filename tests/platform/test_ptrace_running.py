@@ -413,3 +413,30 @@ def test_host_errors_are_the_guests_errors(platform: PtracePlatform) -> None:
         task.mprotect(DATA, PAGE, PROT_READ)
     assert caught.value.errno == errno.ENOMEM
     task.mmap(DATA, PAGE, PROT_READ, PRIVATE)  # and the task goes on
+
+
+def test_segments_that_ptrace_cannot_write_survive_injected_calls(platform: PtracePlatform, driver: Driver) -> None:
+    """A hostile guest puts a kernel address in fs_base and the null selector 1 in ds: its registers, its problem."""
+    kernel_half = 0xFFFF_8000_0000_0000
+    wrfsbase = b"\xf3\x48\x0f\xae\xd0"  # wrfsbase rax
+    task = platform.create_task()
+    event = driver.run(
+        task, mov("rax", kernel_half) + wrfsbase + mov("rax", 1) + b"\x8e\xd8" + call(GETPPID) + call(EXIT)
+    )
+    if event.kind is EventKind.FAULT:
+        pytest.skip("this CPU has no FSGSBASE")
+    task.mmap(DATA + PAGE, PAGE, PROT_READ, PRIVATE)
+    child = task.clone(share_memory=True)
+    registers = child.get_registers()
+    assert (registers.fs_base, registers.ds) == (kernel_half, 1)
+    child.set_registers(registers)
+    for each in (task, child):
+        each.resume_with(0)
+        assert driver.event(each).number == EXIT
+        assert each.get_registers().fs_base == kernel_half
+    registers.gs_base, registers.ds = 0x1234, 3
+    child.set_registers(registers)
+    assert child.get_registers().gs_base == 0x1234
+    registers.gs_base = kernel_half
+    with pytest.raises(OSError, match="Input/output error"):
+        child.set_registers(registers)
