@@ -115,6 +115,7 @@ class Execute(Message):
 class ProcessEnded(Message):
     """supervisor -> client, reply: the program has ended."""
 
+    #: -1: it has not, and the client did not want to wait.
     status: int
 
 
@@ -124,6 +125,8 @@ class WaitProcess(Message):
 
     sandbox: str
     pid: int
+    #: Otherwise answered at once, with status -1 while the program runs.
+    block: bool
 
 
 @message(tag=0x137, receiver="supervisor", mode=Mode.ASK, reply=Done)

@@ -346,10 +346,10 @@ class Supervisor(Actor):
         found = yield Ask("kernel", kernel.ListProcesses())
         return GuestProcesses(rows=found.rows)
 
-    def wait_process(self, pid: int, answer: Callable[[Message], None]) -> None:
-        """Answer when the program *pid* has ended."""
-        if pid in self.statuses:
-            answer(ProcessEnded(status=self.statuses[pid]))
+    def wait_process(self, pid: int, answer: Callable[[Message], None], *, block: bool) -> None:
+        """Answer when the program *pid* has ended; without *block* at once, with status -1 while it runs."""
+        if pid in self.statuses or not block:
+            answer(ProcessEnded(status=self.statuses.get(pid, -1)))
         elif self.state is State.ENDED:
             answer(self._unfinished())
         else:

@@ -63,7 +63,7 @@ class ControlSocket:
         path = f"{directory.path}/{CONTROL_SOCKET}"
         self._router.bind(f"ipc://{path}")
         os.chmod(path, 0o600)
-        self._fd: int = self._router.getsockopt(zmq.FD)
+        self._fd = int(self._router.getsockopt(zmq.FD))
         loop.watch(self._fd, select.EPOLLIN, lambda _mask: self._receive())
         self._receive()
 
@@ -80,7 +80,7 @@ class ControlSocket:
     def _handle(self, client: bytes, frame: bytes) -> None:
         try:
             envelope = decode(frame)
-            if envelope.kind != EnvelopeKind.ASK or envelope.message.mode is not Mode.ASK:
+            if envelope.kind != EnvelopeKind.ASK or envelope.message.MODE is not Mode.ASK:
                 raise MalformedFrame("a request is an ask")
         except (MalformedFrame, GreenroomError) as error:
             # The frame may be that of another protocol version, so nothing in it can be answered to but its sender.
@@ -95,7 +95,7 @@ class ControlSocket:
         with contextlib.suppress(zmq.Again):  # a client that does not read
             self._router.send_multipart((client, frame), zmq.NOBLOCK)
         # Sending may have swallowed the edge of a request that came meanwhile.
-        if self._router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._receive)
 
     def close(self) -> None:

@@ -136,7 +136,7 @@ class Host:
     def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
         if message.sandbox in self.sandboxes or ended is None or message.pid not in ended.statuses:
-            self.sandbox(message.sandbox).wait_process(message.pid, answer)
+            self.sandbox(message.sandbox).wait_process(message.pid, answer, block=message.block)
         else:
             answer(messages.ProcessEnded(status=ended.statuses[message.pid]))
 

@@ -17,7 +17,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no types
 
 from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.loop import Loop

@@ -27,7 +27,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no types
 
 from .runtime_directory import RuntimeDirectory
 
