@@ -141,7 +141,7 @@ def _cpu_ns(worker: Worker, key: ClockKey) -> int:
     )
 
 
-def virtual_ns(group: ThreadGroup) -> int:
+def _virtual_ns(group: ThreadGroup) -> int:
     """Return the process's CPU time in user mode, in ns."""
     return group.times.dead_user_ns + sum(group.worker.cpu_times_ns(task)[0] for task in group.tasks.values())
 

@@ -109,7 +109,7 @@ class SignalQueue:
 
     def state(self) -> list[tuple[int, bytes, int]]:
         """Return plain data for a save."""
-        return [tuple(entry) for entry in self._entries]
+        return [(entry.signo, entry.siginfo, entry.timer) for entry in self._entries]
 
     @classmethod
     def of_state(cls, state: list[Any]) -> SignalQueue:
@@ -166,7 +166,7 @@ class SignalHandlers:
 
     def state(self) -> list[tuple[int, int, int, int]]:
         """Return plain data for a save."""
-        return [tuple(action) for action in self._actions]
+        return [(a.handler, a.flags, a.restorer, a.mask) for a in self._actions]
 
     @classmethod
     def of_state(cls, state: list[Any]) -> SignalHandlers:

@@ -1,34 +1,25 @@
-"""Futexes: waiting in the kernel for a word of guest memory, with and without priority inheritance, and robust lists.
+"""System calls about futexes.
 
-Linux counterpart: kernel/futex/.  A waiter is a task that is blocked on the channel of its futex (``Worker.wait_on``); the channel keeps the
-order.  What a waiter is (its futex, its bits, whether it was woken) is in ``Task.memo``; whoever wakes it marks that before it calls the
-handler again, so a spurious wake-up, a pause or a restore is told from a real one.
-
-Why no wake-up is lost: the word is read and the task queued in one handler, and every FUTEX_WAKE is a handler too, so these come one
-after the other.  Guest code on another CPU may change the word at any time, but then calls FUTEX_WAKE after the change: if
-the change came before our reading, we see it (EAGAIN); if after, its wake-up is handled after the queueing and finds us.
-
-Words that the kernel itself changes: the guest's threads may change them at the same moment, and from outside there is no
-compare-and-exchange.  Each place says why what it does is enough.
+Linux counterpart: kernel/futex/syscalls.c.  What they do is in ``futex`` (waiting and waking), ``futex_pi`` (locks) and ``robust_list``.
 """
 
 from __future__ import annotations
 
 import enum
-import errno
 import struct
-from errno import EAGAIN, EDEADLK, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from errno import EINVAL, ENOSYS
+from typing import TYPE_CHECKING, Final
 
-from . import dispatch
-from .guest_clocks import ClockId, ClockKey, to_monotonic
-from .sys_time import read_timespec
-from .table import S32, U32, Address, U64, syscall
-from .task import ERESTART_RESTARTBLOCK, ERESTARTNOINTR, ERESTARTSYS, Block, Task
-from .vma import VM_SHARED
+from . import futex as futexes
+from . import futex_pi
+from .futex import MATCH_ANY, Deadline, Futex
+from .guest_clocks import ClockId
+from .robust_list import exit_robust_list, wake_child_tid
+from .table import S32, U32, U64, Address, syscall
+from .task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable
 
 __all__ = ["exit_robust_list", "wake_child_tid"]
 
@@ -55,205 +46,172 @@ class Operation(enum.IntEnum):
 _O = Operation
 _PRIVATE: Final = 128
 _CLOCK_REALTIME: Final = 256
-_MATCH_ANY: Final = 0xFFFFFFFF
-
-_WAITERS: Final = 0x80000000
-_OWNER_DIED: Final = 0x40000000
-_TID_MASK: Final = 0x3FFFFFFF
-
-_NEVER_NS: Final = (1 << 63) - 1
-_ROBUST_HEAD_BYTES: Final = 24
-#: A robust list may be circular or endless: Linux looks at this many entries (ROBUST_LIST_LIMIT).
-_ROBUST_LIMIT: Final = 2048
-
-
-class Futex(NamedTuple):
-    """A futex as a waiter remembers it: plain data."""
-
-    address: int
-    shared: bool
+_MAY_CHOOSE_CLOCK: Final = frozenset({_O.WAIT_BITSET, _O.WAIT_REQUEUE_PI, _O.LOCK_PI2})
+#: Operations whose fourth argument is a struct timespec, and whether it is relative, realtime.
+_TIMEOUTS: Final = {
+    _O.WAIT: (True, False),
+    _O.WAIT_BITSET: (False, False),
+    _O.WAIT_REQUEUE_PI: (False, False),
+    _O.LOCK_PI: (False, True),
+    _O.LOCK_PI2: (False, False),
+}
+_FUTEX2_U32: Final = 2
+_FUTEX2_KNOWN: Final = 3 | _PRIVATE
+#: struct futex_waitv: value, address, flags, reserved.
+_WAITV: Final = struct.Struct("<QQII")
+_WAITV_MAX: Final = 128
 
 
-def _channel(task: Task, futex: Futex) -> Hashable:
-    """Return what waiters of a futex share: an address of this memory, or a place in a file or shared memory.
-
-    EINVAL for an unaligned word, EFAULT for one that is not mapped.
-    """
-    address = futex.address
-    if address & 3:
-        raise OSError(EINVAL, "unaligned futex")
-    if not futex.shared:
-        return ("futex", id(task.memory), address)
-    vma = task.memory.vmas.find(address)
-    if vma is None:
-        raise OSError(EFAULT, "")
-    if vma.flags & VM_SHARED and vma.file is not None:
-        return ("futex in file", vma.file.dev, vma.file.ino, vma.offset + address - vma.start)
-    # A shared futex in private memory: Linux keeps these apart from private futexes too.
-    return ("shared futex", id(task.memory), address)
-
-
-# -- the call -----------------------------------------------------------------------------------------------------
-
-
-@syscall(202, partial="FUTEX_WAKE_OP compares with a value that may be out of date by a race in user space; FUTEX_FD is gone, as on Linux")
-def futex(task: Task, address: Address, op: S32, value: U32, timeout: U64, address2: Address, value3: U32) -> object:
-    """futex(2): wait for, wake, lock and unlock. EACCES, EAGAIN, EDEADLK, EFAULT, EINTR, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT."""
+@syscall(202, partial="FUTEX_WAKE_OP is not atomic against guest code that changes the word at the same moment")
+def futex(task: Task, address: Address, op: S32, value: U32, fourth: U64, address2: Address, value3: U32) -> object:
+    """futex(2): wait for, wake, lock, unlock. EAGAIN, EDEADLK, EFAULT, EINTR, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT."""
     operation = op & ~(_PRIVATE | _CLOCK_REALTIME)
-    first = Futex(address, not op & _PRIVATE)
-    second = Futex(address2, not op & _PRIVATE)
     realtime = bool(op & _CLOCK_REALTIME)
-    if realtime and operation not in (_O.WAIT_BITSET, _O.WAIT_REQUEUE_PI, _O.LOCK_PI2):
+    if realtime and operation not in _MAY_CHOOSE_CLOCK:
         raise OSError(ENOSYS, "")
-    if operation == _O.WAIT:
-        return _wait(task, first, value, _MATCH_ANY, _timeout(task, timeout, absolute=False, realtime=False))
+    first, second = Futex(address, not op & _PRIVATE), Futex(address2, not op & _PRIVATE)
     if operation == _O.WAKE:
-        return wake(task, first, value, _MATCH_ANY)
-    if operation == _O.WAIT_BITSET:
-        return _wait(task, first, value, value3, _timeout(task, timeout, absolute=True, realtime=realtime))
+        return futexes.wake(task, first, value, MATCH_ANY)
     if operation == _O.WAKE_BITSET:
-        return wake(task, first, value, value3)
+        return futexes.wake(task, first, value, value3)
+    if operation in _TIMEOUTS:
+        return _timed(task, _O(operation), first, second, value, value3, _deadline(task, operation, fourth, realtime))
+    return _at_once(task, operation, first, second, value, fourth & MATCH_ANY, value3)
+
+
+def _deadline(task: Task, operation: int, address: int, realtime: bool) -> Deadline | None:  # private
+    relative, always_realtime = _TIMEOUTS[_O(operation)]
+    return futexes.read_deadline(task, address, absolute=not relative, realtime=realtime or always_realtime)
+
+
+def _timed(
+    task: Task, operation: Operation, first: Futex, second: Futex, value: int, bits: int, deadline: Deadline | None
+) -> object:
+    """The operations that wait."""
+    if operation in (_O.LOCK_PI, _O.LOCK_PI2):
+        return futex_pi.lock(task, first, deadline)
+    if operation == _O.WAIT_REQUEUE_PI:
+        return futex_pi.wait_for_requeue(task, first, value, second, deadline)
+    wanted = [(first, value)]
+    return futexes.wait(task, wanted, MATCH_ANY if operation == _O.WAIT else bits, deadline)
+
+
+def _at_once(
+    task: Task, operation: int, first: Futex, second: Futex, wakes: int, count: int, value3: int
+) -> object:
+    """The operations that do not wait."""
     if operation == _O.REQUEUE:
-        return _requeue(task, first, second, value, timeout & 0xFFFFFFFF, None)
+        return futexes.requeue(task, first, second, wakes, count, None)
     if operation == _O.CMP_REQUEUE:
-        return _requeue(task, first, second, value, timeout & 0xFFFFFFFF, value3)
+        return futexes.requeue(task, first, second, wakes, count, value3)
+    if operation == _O.WAKE_OP:
+        return _wake_op(task, first, second, wakes, count, value3)
+    if operation == _O.UNLOCK_PI:
+        return futex_pi.unlock(task, first)
+    if operation == _O.TRYLOCK_PI:
+        return futex_pi.lock(task, first, None, wait=False)
+    if operation == _O.CMP_REQUEUE_PI:
+        return futex_pi.requeue(task, first, second, wakes, count, value3)
     raise OSError(ENOSYS, "")
 
 
-# -- waiting and waking -------------------------------------------------------------------------------------------
+# -- FUTEX_WAKE_OP ------------------------------------------------------------------------------------------------
+
+_OPERATIONS: Final[dict[int, Callable[[int, int], int]]] = {
+    0: lambda _old, argument: argument,
+    1: lambda old, argument: old + argument,
+    2: lambda old, argument: old | argument,
+    3: lambda old, argument: old & ~argument,
+    4: lambda old, argument: old ^ argument,
+}
+_COMPARISONS: Final[dict[int, Callable[[int, int], bool]]] = {
+    0: lambda old, argument: old == argument,
+    1: lambda old, argument: old != argument,
+    2: lambda old, argument: old < argument,
+    3: lambda old, argument: old <= argument,
+    4: lambda old, argument: old > argument,
+    5: lambda old, argument: old >= argument,
+}
+_SHIFT: Final = 8
 
 
-def _timeout(task: Task, address: int, *, absolute: bool, realtime: bool) -> tuple[int, bool] | None:
-    """Return the deadline (ns of the realtime or monotonic clock, and which), None for none; remembered in memo."""
-    remembered = task.memo.get("deadline")
-    if remembered is not None:
-        return remembered[0], remembered[1]
-    if not address:
-        return None
-    time_ns = read_timespec(task, address)
-    if not absolute:
-        time_ns = min(time_ns + task.worker.clock.monotonic_ns(), _NEVER_NS)
-    task.memo["deadline"] = (time_ns, realtime)
-    return time_ns, realtime
-
-
-def _clock_of(deadline: tuple[int, bool]) -> ClockKey:
-    return ClockKey(ClockId.REALTIME if deadline[1] else ClockId.MONOTONIC)
-
-
-def _expired(task: Task, deadline: tuple[int, bool] | None) -> bool:
-    if deadline is None:
-        return False
-    clock = task.worker.clock
-    return (clock.realtime_ns() if deadline[1] else clock.monotonic_ns()) >= deadline[0]
-
-
-def _wait(task: Task, futex: Futex, value: int, bits: int, deadline: tuple[int, bool] | None) -> object:
-    """FUTEX_WAIT: 0 when woken, ETIMEDOUT, EAGAIN when the word has another value, restarted after a signal."""
-    if not bits:
-        raise OSError(EINVAL, "")
-    waiting = task.memo.get("futex")
-    if waiting is None:
-        channel = _channel(task, futex)
-        if task.memory.read_u32(futex.address) != value:
-            raise OSError(EAGAIN, "")
-        task.memo["futex"], task.memo["bits"] = tuple(futex), bits
-        return _park(task, channel, deadline)
-    if task.memo.get("woken"):
-        return 0
-    if _expired(task, deadline):
-        raise OSError(ETIMEDOUT, "")
-    if task.interrupted:
-        return _interrupted(task, deadline)
-    return _park(task, _channel(task, Futex(*waiting)), deadline)
-
-
-def _interrupted(task: Task, deadline: tuple[int, bool] | None) -> int:
-    """The restarted call looks at the word again, and keeps the deadline that it had."""
-    for name in ("futex", "bits"):
-        task.memo.pop(name, None)
-    return ERESTARTSYS if deadline is None else ERESTART_RESTARTBLOCK
-
-
-def _park(task: Task, channel: Hashable, deadline: tuple[int, bool] | None) -> Block:
-    channels: tuple[Hashable, ...] = (channel,)
-    deadline_ns = None
-    if deadline is not None:
-        deadline_ns = to_monotonic(task.worker, _clock_of(deadline), deadline[0])
-        if deadline[1]:
-            channels = (channel, ("clock",))
-    return Block(channels=channels, deadline_ns=deadline_ns, recall_on_signal=True)
-
-
-def _waiters(task: Task, channel: Hashable) -> list[Task]:
-    return [waiter for waiter in task.worker.waiters(channel) if not waiter.memo.get("woken")]
-
-
-def _wake_task(waiter: Task) -> None:
-    waiter.memo["woken"] = True
-    dispatch.wake(waiter)
-
-
-def wake(task: Task, futex: Futex, count: int, bits: int) -> int:
-    """FUTEX_WAKE: wake up to *count* waiters, at least one, that share a bit; return how many."""
-    if not bits:
-        raise OSError(EINVAL, "")
-    woken = 0
-    count = _signed(count)
-    for waiter in _waiters(task, _channel(task, futex)):
-        if waiter.memo.get("pi"):
-            raise OSError(EINVAL, "the futex is a PI lock")
-        if waiter.memo["bits"] & bits:
-            _wake_task(waiter)
-            woken += 1
-            if woken >= count:
-                break
+def _wake_op(task: Task, first: Futex, second: Futex, wakes: int, wakes2: int, encoded: int) -> int:
+    """Change the second word, wake waiters of the first, and of the second if its old value compares."""
+    operation, comparison = encoded >> 28 & 7, encoded >> 24 & 15
+    argument, compared = _signed12(encoded >> 12), _signed12(encoded)
+    if encoded >> 28 & _SHIFT:
+        argument = 1 << (argument & 31)
+    for word in (first, second):
+        futexes.channel_of(task, word)
+    if operation not in _OPERATIONS or comparison not in _COMPARISONS:
+        raise OSError(ENOSYS, "")
+    old = task.memory.read_s32(second.address)
+    task.memory.write_u32(second.address, _OPERATIONS[operation](old, argument) & MATCH_ANY)
+    woken = futexes.wake(task, first, wakes, MATCH_ANY)
+    if _COMPARISONS[comparison](old, compared):
+        woken += futexes.wake(task, second, wakes2, MATCH_ANY)
     return woken
 
 
-def _signed(value: int) -> int:
-    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+def _signed12(value: int) -> int:
+    return (value & 0xFFF ^ 0x800) - 0x800
 
 
-def _requeue(task: Task, first: Futex, second: Futex, wakes: int, moves: int, expected: int | None) -> int:
-    """FUTEX_REQUEUE: wake *wakes* waiters and move *moves* more to another futex; return how many of both."""
-    wakes, moves = _signed(wakes), _signed(moves)
-    if wakes < 0 or moves < 0:
+# -- the calls of futex2 ------------------------------------------------------------------------------------------
+
+
+def _futex2(address: int, flags: int) -> Futex:
+    """Return the futex that FUTEX2_* flags describe: 32-bit words only, as Linux has it."""
+    if flags & ~_FUTEX2_KNOWN or flags & 3 != _FUTEX2_U32:
         raise OSError(EINVAL, "")
-    source, target = _channel(task, first), _channel(task, second)
-    if expected is not None and task.memory.read_u32(first.address) != expected:
-        raise OSError(EAGAIN, "")
-    waiters = _waiters(task, source)
-    for waiter in waiters[:wakes]:
-        _wake_task(waiter)
-    moved = waiters[wakes : wakes + moves]
-    for waiter in moved:
-        _move(waiter, source, target, second)
-    return len(waiters[:wakes]) + len(moved)
+    return Futex(address, not flags & _PRIVATE)
 
 
-def _move(waiter: Task, source: Hashable, target: Hashable, futex: Futex) -> None:
-    """Queue a waiter behind those of another futex, in its sleep."""
-    block = waiter.block
-    assert block is not None
-    if source == target:
-        return
-    block.channels = tuple(target if channel == source else channel for channel in block.channels)
-    waiter.worker.forget(source, waiter)
-    waiter.worker.wait_on(target, waiter)
-    waiter.memo["futex"] = tuple(futex)
+def _futex2_deadline(task: Task, address: int, clock: int) -> Deadline | None:
+    if address and clock not in (ClockId.REALTIME, ClockId.MONOTONIC):
+        raise OSError(EINVAL, "")
+    return futexes.read_deadline(task, address, absolute=True, realtime=clock == ClockId.REALTIME)
 
 
-# -- the end of a thread ------------------------------------------------------------------------------------------
+def _read_waitv(task: Task, address: int, count: int) -> list[tuple[Futex, int]]:
+    wanted = []
+    for value, word, flags, reserved in _WAITV.iter_unpack(task.memory.read(address, count * _WAITV.size)):
+        if reserved or value > MATCH_ANY:
+            raise OSError(EINVAL, "")
+        wanted.append((_futex2(word, flags), value))
+    return wanted
 
 
-def wake_child_tid(task: Task) -> None:
-    """CLONE_CHILD_CLEARTID: clear the thread id in memory and wake one waiter: pthread_join."""
-    address, task.clear_child_tid = task.clear_child_tid, 0
-    if address and (len(task.group.tasks) > 1 or task.memory.shared):
-        task.memory.write_u32(address, 0)
-        wake(task, Futex(address, shared=True), 1, _MATCH_ANY)
+@syscall(449)
+def futex_waitv(task: Task, vector: Address, count: U32, flags: U32, timeout: Address, clock: S32) -> object:
+    """futex_waitv(2): wait for one of several futexes; its index. EAGAIN, EFAULT, EINTR, EINVAL, ETIMEDOUT."""
+    if flags or not 1 <= count <= _WAITV_MAX or not vector:
+        raise OSError(EINVAL, "")
+    deadline = _futex2_deadline(task, timeout, clock)
+    return futexes.wait(task, _read_waitv(task, vector, count), MATCH_ANY, deadline, restarts=False)
 
 
-def exit_robust_list(task: Task) -> None:
-    """Nothing yet."""
+@syscall(454)
+def futex_wake(task: Task, address: Address, mask: U64, count: S32, flags: U32) -> object:
+    """futex_wake(2): wake waiters that share a bit. EFAULT, EINVAL."""
+    if not 0 < mask <= MATCH_ANY:
+        raise OSError(EINVAL, "")
+    return futexes.wake(task, _futex2(address, flags), count, mask) if count else 0
+
+
+@syscall(455)
+def futex_wait(task: Task, address: Address, value: U64, mask: U64, flags: U32, timeout: Address, clock: S32) -> object:
+    """futex_wait(2): wait for a word. EAGAIN, EFAULT, EINTR, EINVAL, ETIMEDOUT."""
+    word = _futex2(address, flags)
+    if value > MATCH_ANY or not 0 < mask <= MATCH_ANY:
+        raise OSError(EINVAL, "")
+    return futexes.wait(task, [(word, value)], mask, _futex2_deadline(task, timeout, clock))
+
+
+@syscall(456)
+def futex_requeue(task: Task, vector: Address, flags: U32, wakes: S32, moves: S32) -> object:
+    """futex_requeue(2): wake some waiters of one futex and move others to a second. EAGAIN, EFAULT, EINVAL."""
+    if flags or not vector:
+        raise OSError(EINVAL, "")
+    (first, value), (second, _) = _read_waitv(task, vector, 2)
+    return futexes.requeue(task, first, second, wakes, moves, value)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ...messages.task_set import Kill
 from ...platform.x86_64 import sigframe
 from ...platform.x86_64.sigframe import FrameFault
-from . import signals
 from . import siginfo as si
+from . import signals
 from .signal_state import (
     SA_EXPOSE_TAGBITS,
     SA_NOCLDSTOP,
