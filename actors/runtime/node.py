@@ -13,11 +13,11 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import zmq
 from pykka._envelope import Envelope as PykkaEnvelope
 
 from ...config.limits import MAX_QUEUED_FRAMES
+from ...config.logging import get_logger
 from ...messages.base import Failed, Message
 from ...messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
 from ...messages.trace import RecordKind
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "Placement"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Placement:

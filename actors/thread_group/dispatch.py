@@ -15,8 +15,7 @@ import types
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from ...config.logging import get_logger
 from ...platform.interface import EventKind, HostTaskDied
 from ...platform.x86_64.syscall_numbers import SYSCALL_NAMES
 from . import exits, signals
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "start", "unpark", "wake"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _ENOSYS = -38
 _EINTR = -4

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import structlog
-
+from ...config.logging import get_logger
 from ...messages.task_set import GroupExited, ThreadExited
 from ...platform.interface import HostTaskDied
 from . import dispatch, signals, sys_futex
@@ -30,7 +29,7 @@ __all__ = [
     "release_vfork_parent",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
