@@ -24,7 +24,6 @@ import struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
-import zstandard
 
 from ..config.limits import MAX_TRACE_BLOCK_BYTES
 
@@ -65,6 +64,8 @@ class TraceRecord(NamedTuple):
 
 def pack_block(process: str, records: list[bytes]) -> bytes:
     """Return one block of packed records."""
+    import zstandard  # only traced sandboxes pay for the import
+
     payload = zstandard.ZstdCompressor(level=1).compress(b"".join(records))
     name = process.encode()
     return _HEADER.pack(_MAGIC, TRACE_VERSION, len(name), len(payload)) + name + payload
@@ -72,6 +73,8 @@ def pack_block(process: str, records: list[bytes]) -> bytes:
 
 def read_trace(file: BinaryIO) -> Iterator[TraceRecord]:
     """Yield the records of a trace file, in file order. :class:`BadTrace` when it is damaged or cut off."""
+    import zstandard
+
     offset = 0
     while header := file.read(_HEADER.size):
         process, payload = _read_block(file, header, offset)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -22,18 +23,22 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.loop import Loop
 from ..actors.runtime.node import Node, Placement
+from ..actors.runtime.replay import note_states
+from ..actors.runtime.tape import Recorder
 from ..config.logging import configure_child
 from ..messages.codec import EnvelopeKind
 from ..messages.supervisor import ProcessReady
+from ..messages.trace import RecordKind
+from .sandbox_actors import start_actors
 from .spawner import set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["PRELOAD", "ROLES", "Assignment", "encode_assignment", "run_kernel", "run_sandbox", "run_worker", "serve"]
+__all__ = ["PRELOAD", "ROLES", "Assignment", "encode_assignment", "run", "serve"]
 
 #: Entry points by the kind of process.
-ROLES = {kind: f"{__name__}:run_{kind}" for kind in ("kernel", "worker", "sandbox")}
+ROLES = dict.fromkeys(("kernel", "worker", "sandbox"), f"{__name__}:run")
 
 #: What the spawner imports before it forks the first process.
 PRELOAD = (
@@ -70,71 +75,61 @@ def encode_assignment(**values: Any) -> bytes:
     return encoded
 
 
-def run_kernel(config: bytes, fds: list[int]) -> int:
-    """Be the kernel process of a split sandbox."""
-    return serve(Assignment(config, fds), _start_kernel_actors)
+def run(config: bytes, fds: list[int]) -> int:
+    """Be one process of a sandbox; return the exit status."""
+    return serve(Assignment(config, fds), _start_actors)
 
 
-def run_worker(config: bytes, fds: list[int]) -> int:
-    """Be a worker process of a split sandbox."""
-    return serve(Assignment(config, fds), _start_worker)
-
-
-def run_sandbox(config: bytes, fds: list[int]) -> int:
-    """Be the one process of a colocated sandbox."""
-
-    def start(node: Node, assignment: Assignment) -> None:
-        _start_kernel_actors(node, assignment)
-        _start_worker(node, assignment)
-
-    return serve(Assignment(config, fds), start)
-
-
-def _start_kernel_actors(node: Node, assignment: Assignment) -> None:
-    from ..actors.kernel.actor import Kernel
-    from ..actors.mount_namespace.actor import MountNamespace
-    from ..actors.task_set.actor import TaskSet
-    from ..actors.timekeeper.actor import Timekeeper
-
-    Timekeeper.start("timekeeper", node)
-    MountNamespace.start("mount_namespace:1", node)
-    TaskSet.start("task_set", node, workers=assignment.workers)
-    Kernel.start("kernel", node)
-
-
-def _start_worker(node: Node, assignment: Assignment) -> None:
-    from ..actors.thread_group.host import WorkerHost
-    from ..actors.thread_group.worker import Worker
-
-    address = assignment.process if assignment.process.startswith("worker:") else "worker:0"
-    Worker.start(address, node, platform=_make_platform(assignment.platform), host=WorkerHost())
-
-
-def _make_platform(name: str) -> Any:
-    if name == "ptrace":
-        from ..platform.ptrace.platform import PtracePlatform
-
-        return PtracePlatform()
-    raise ValueError(f"there is no platform {name!r}")
+def _start_actors(node: Node, assignment: Assignment) -> None:
+    start_actors(node, workers=assignment.workers, platform=assignment.platform)
 
 
 def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> int:
     """Be a process of a sandbox: *start* starts its actors; return the exit status when the loop has been stopped."""
     set_process_name(f"gr-{assignment.process}")
     configure_child(assignment.log_level, sandbox=assignment.sandbox, process=assignment.process)
-    signal.signal(signal.SIGTERM, _exit_at_once)
     try:
-        loop = Loop()
         placement = Placement(assignment.endpoints, assignment.workers)
         descriptors = Descriptors(assignment.process, assignment.peers)
-        node = Node(assignment.process, loop, placement, descriptors, on_failure=_report_failed_actor)
+        node = Node(assignment.process, Loop(), placement, descriptors, on_failure=_report_failed_actor)
+        tape = _start_tape(node, assignment) if assignment.trace else None
         start(node, assignment)
         ready = ProcessReady(process=assignment.process)
         node.send(EnvelopeKind.TELL, f"process:{assignment.process}", "supervisor", 0, ready)
-        loop.run()
+        if tape is None:
+            signal.signal(signal.SIGTERM, _exit_at_once)
+            node.loop.run()
+        else:
+            _run_taped(node, tape)
     except Exception as error:  # noqa: BLE001  # the reason must reach the supervisor, whatever it is
         _report_fatal("", f"{type(error).__name__}: {error}", traceback.format_exc())
     return 0
+
+
+def _run_taped(node: Node, tape: Recorder) -> NoReturn:
+    """Run until SIGTERM; a traced process ends between two turns, in a state that a replay can reach."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.signal(signal.SIGTERM, lambda *_: theirs.send(b"."))
+    node.loop.untaped.add(ours.fileno())
+    node.loop.watch(ours.fileno(), select.EPOLLIN, lambda _mask: node.loop.stop())
+    node.loop.run()
+    note_states(node)
+    tape.close()
+    os._exit(0)
+
+
+def _start_tape(node: Node, assignment: Assignment) -> Recorder:
+    """Record from the first step on; START says how to build this process for a replay."""
+    fd = os.open(assignment.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    tape = node.tape = node.loop.tape = Recorder(assignment.process, fd)
+    settings = {
+        "endpoints": list(assignment.endpoints),
+        "workers": assignment.workers,
+        "platform": assignment.platform,
+    }
+    tape.note(RecordKind.START, settings)
+    return tape
 
 
 def _exit_at_once(*_: object) -> None:

@@ -1,0 +1,75 @@
+"""The actors of a sandbox's processes and the host ports that they are given.
+
+One place builds them for a real process, a traced one and a replay, so that a replay runs the very actors that were
+recorded: with a tape, every port is a :class:`~..actors.runtime.tape.TapedPort` before the real one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..actors.runtime.node import Node
+    from ..actors.runtime.tape import Tape
+    from ..platform.interface import Platform
+
+__all__ = ["start_actors"]
+
+
+def start_actors(node: Node, *, workers: int, platform: str) -> None:
+    """Start the actors that live in *node*'s process: the kernel's, a worker, or both ("sandbox")."""
+    tape = node.tape
+    if tape is not None:
+        node.descriptors = _port(tape, "descriptors", node.descriptors)
+    if not node.process.startswith("worker:"):
+        _start_kernel_actors(node, workers)
+    if node.process != "kernel":
+        _start_worker(node, platform)
+
+
+def _port(tape: Tape | None, name: str, port: Any) -> Any:
+    if tape is None:
+        return port
+    from ..actors.runtime.tape import TapedPort
+
+    return TapedPort(tape, name, port)
+
+
+def _start_kernel_actors(node: Node, workers: int) -> None:
+    from ..actors.kernel.actor import Kernel
+    from ..actors.mount_namespace.actor import MountNamespace
+    from ..actors.mount_namespace.host_files import HostFiles
+    from ..actors.task_set.actor import TaskSet
+    from ..actors.timekeeper.actor import Timekeeper
+    from ..actors.timekeeper.host import SystemClock
+
+    clock = _port(node.tape, "clock", SystemClock())
+    Timekeeper.start("timekeeper", node, host=clock)
+    MountNamespace.start("mount_namespace:1", node, host=_port(node.tape, "files", HostFiles()))
+    TaskSet.start("task_set", node, workers=workers)
+    Kernel.start("kernel", node, host=clock)
+
+
+def _start_worker(node: Node, platform: str) -> None:
+    from ..actors.thread_group.host import WorkerHost
+    from ..actors.thread_group.worker import Worker
+
+    address = node.process if node.process.startswith("worker:") else "worker:0"
+    host = _port(node.tape, "worker_host", WorkerHost())
+    Worker.start(address, node, platform=_platform(node.tape, platform), host=host)
+
+
+def _platform(tape: Tape | None, name: str) -> Platform:
+    if tape is None:
+        return _make_platform(name)
+    from ..platform.taped import TapedPlatform
+
+    return TapedPlatform(tape, None if tape.replaying else _make_platform(name))
+
+
+def _make_platform(name: str) -> Platform:
+    if name == "ptrace":
+        from ..platform.ptrace.platform import PtracePlatform
+
+        return PtracePlatform()
+    raise ValueError(f"there is no platform {name!r}")
