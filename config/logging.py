@@ -31,7 +31,7 @@ class _LazyLogger:
 
     def __getattr__(self, method: str) -> Any:
         if self._logger is None:
-            self._logger = _structlog().get_logger(logger=self._name)
+            self._logger = _structlog().get_logger().bind(logger=self._name)
         return getattr(self._logger, method)
 
 
@@ -102,7 +102,7 @@ def _factory(structlog: Any, child: dict[str, str] | None) -> Any:
         return structlog.PrintLoggerFactory(file=sys.stderr)
     # Unbuffered and non-blocking: when the supervisor does not read, an event is dropped rather than the guest held up.
     os.set_blocking(2, False)
-    return structlog.BytesLoggerFactory(file=open(2, "wb", buffering=0, closefd=False))  # noqa: SIM115  # for ever
+    return structlog.BytesLoggerFactory(file=open(2, "wb", buffering=0, closefd=False))  # for ever
 
 
 class LogSink:

@@ -176,7 +176,7 @@ class ThreadGroup(Actor):
         task.petition_interrupted = False
         task.answer = None
         petition = message(group=self.group, tid=task.tid, petition=task.petition, **fields)  # type: ignore[call-arg]
-        self.tell(message.receiver, petition)
+        self.tell(message.RECEIVER, petition)
 
     def cancel_petition(self, task: Task) -> None:
         """A signal interrupts an interruptible petition: ask for its end, once, and go on waiting for the answer."""
