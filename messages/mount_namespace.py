@@ -291,7 +291,8 @@ class Symlink(Message):
 class ChangeAttributes(Message):
     """thread_group -> mount_namespace, ask: chmod, chown, utimensat, truncate on a path, or (path b"") on a handle.
 
-    A field that is None stays as it is.  The reply's status is what the file is afterwards.
+    A field that is None stays as it is.  chown's uid or gid of -1 stays too, but the call still takes set-id bits away.
+    The reply's status is what the file is afterwards.
     """
 
     root: int

@@ -25,6 +25,8 @@ __all__ = ["change_attributes", "touch_atime"]
 _FORMAT = 0o170000
 _DAY_NS = 24 * 3600 * 1_000_000_000
 _NOW = -1
+#: chown(2)'s "leave it": the call still takes set-id bits away, so it is not the same as a field that is None.
+_KEEP = (None, -1, 0xFFFFFFFF)
 
 
 def touch_atime(mount: Mount, inode: Inode) -> None:
@@ -83,9 +85,10 @@ def _check_owner_change(inode: Inode, request: ChangeAttributes) -> None:
     if capable(who, CAP_CHOWN):
         return
     owner = who.fsuid == inode.uid
-    if request.uid is not None and not (owner and request.uid == inode.uid):
+    if request.uid not in _KEEP and not (owner and request.uid == inode.uid):
         fail(EPERM)
-    if request.gid is not None and not (owner and (in_group(request.gid, who) or request.gid == inode.gid)):
+    gid = request.gid
+    if gid is not None and gid not in _KEEP and not (owner and (in_group(gid, who) or gid == inode.gid)):
         fail(EPERM)
 
 
@@ -138,9 +141,9 @@ def _set_owner(inode: Inode, request: ChangeAttributes) -> None:
         if mode & 0o2010 == 0o2010 or mode & stat.S_ISGID and not _keeps_sgid(inode, inode.gid, request.who):
             mode &= ~stat.S_ISGID
         inode.mode = mode
-    if request.uid is not None:
+    if request.uid is not None and request.uid not in _KEEP:
         inode.uid = request.uid
-    if request.gid is not None:
+    if request.gid is not None and request.gid not in _KEEP:
         inode.gid = request.gid
 
 

@@ -195,7 +195,7 @@ class BindFileSystem(FileSystem):
         at, _ = self.tree.place(path)
         kind = mode & _FORMAT
         if kind == stat.S_IFDIR:
-            self.host.make_directory_at(at, name, mode & 0o7777)
+            self.host.make_directory_at(at, name, mode & 0o7777 | self._inherited(directory))
         elif kind == stat.S_IFLNK:
             self.host.make_symlink_at(at, name, target)
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
@@ -208,18 +208,41 @@ class BindFileSystem(FileSystem):
         self._take(directory)
         return self._entry(directory, name, path, self._status(path))
 
+    @staticmethod
+    def _inherited(directory: Dentry) -> int:
+        """Return the set-group-id bit that a new directory takes over."""
+        return 0 if directory.inode is None else directory.inode.mode & stat.S_ISGID
+
     def _give_to(self, at: int, name: bytes, directory: Dentry, who: Credentials) -> None:
         parent = directory.inode
         assert parent is not None
-        gid = parent.gid if parent.mode & stat.S_ISGID else who.fsgid
+        gid = parent.gid if self._inherited(directory) else who.fsgid
         if self.host.user_id() == 0:
             self.host.set_owner_at(at, name, who.fsuid, gid)
 
+    def make_unnamed(self, directory: Dentry, mode: int, who: Credentials) -> Dentry:
+        """O_TMPFILE on the host, where its file system has it."""
+        at = self.tree.directory(self.path(directory))
+        fd = self.host.open_at(at, b".", os.O_TMPFILE | os.O_RDWR, mode)
+        try:
+            inode = self._inode_of(self.host.status(fd))
+            inode.host_fd = self.host.reopen(fd, os.O_PATH)
+        finally:
+            self.host.close(fd)
+        dentry = BindDentry(b"#%d" % inode.ino, directory, inode)
+        dentry.gone = True
+        return dentry
+
     def link(self, source: Dentry, directory: Dentry, name: bytes) -> None:
         """linkat(2) on the host."""
-        old_at, old_name = self._place(source)
         at, _ = self.tree.place(join(self.path(directory), name))
-        self.host.link_at(old_at, old_name, at, name)
+        inode = source.inode
+        assert inode is not None
+        if source.gone and inode.host_fd >= 0:
+            self.host.link_descriptor(inode.host_fd, at, name)
+        else:
+            old_at, old_name = self._place(source)
+            self.host.link_at(old_at, old_name, at, name)
         self._take(directory)
 
     def remove(self, dentry: Dentry) -> None:

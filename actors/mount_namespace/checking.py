@@ -119,5 +119,7 @@ def _check_memfds(tree: Tree) -> None:
     inodes = {h.dentry.inode for h in tree.handles.by_number.values()}
     for fs in tree.file_systems.values():
         inodes |= {d.inode for d in entries_below(fs.root)}
+        if isinstance(fs, Overlay):
+            inodes |= set(fs.linked.values())
     open_now = sum(1 for i in inodes if i is not None and i.data is not None and i.data.fd >= 0)
     assert open_now == tree.store.count, f"{tree.store.count} memfds are counted, {open_now} were found"

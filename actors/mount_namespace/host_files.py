@@ -303,6 +303,10 @@ class HostFiles:
         """linkat(2), of a symbolic link itself."""
         os.link(old_name, name, src_dir_fd=old_directory, dst_dir_fd=directory, follow_symlinks=False)
 
+    def link_descriptor(self, fd: int, directory: int, name: bytes) -> None:
+        """linkat(2) of the file behind *fd*."""
+        os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=directory)
+
     def unlink_at(self, directory: int, name: bytes) -> None:
         """unlinkat(2)."""
         os.unlink(name, dir_fd=directory)

@@ -71,7 +71,7 @@ def make_node(tree: Tree, request: MakeNode) -> None:
     _check_create(directory, request.who)
     if kind in (stat.S_IFCHR, stat.S_IFBLK) and not capable(request.who, CAP_MKNOD):
         fail(EPERM)
-    mode = kind | request.mode & 0o7777
+    mode = kind | request.mode & (0o1777 if kind == stat.S_IFDIR else 0o7777)
     _inode(directory).fs.create(directory, name, mode, request.who, request.rdev, b"")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...messages.mount_namespace import Open
-    from .inode import Dentry
+    from .inode import Dentry, Inode
     from .mounts import Mount, Place
     from .tree import Tree
     from .walk import Walk
@@ -85,7 +85,10 @@ def _find_or_create(tree: Tree, walk: Walk, request: Open, flags: int) -> tuple[
     """Walk to the last component and through its symbolic links; create the file where it is missing."""
     while True:
         name = walk.to_parent()
-        if walk.slash or name in (b".", b"..", b"/"):
+        if name in (b".", b"..", b"/"):
+            walk.enter(name)
+            return (walk.mount, walk.dentry), False
+        if walk.slash:
             fail(EISDIR)
         found = walk.look(name)
         if found is None:
@@ -93,8 +96,23 @@ def _find_or_create(tree: Tree, walk: Walk, request: Open, flags: int) -> tuple[
         assert found.inode is not None
         is_link = found.inode.mode & _FORMAT == stat.S_IFLNK
         if not is_link or flags & (os.O_NOFOLLOW | os.O_EXCL):
+            if not flags & os.O_EXCL:
+                _check_sticky_directory(walk, found.inode, request)
             return tree.mounts.cross(walk.mount, found), False
         walk.follow_last(found)
+
+
+def _check_sticky_directory(walk: Walk, inode: Inode, request: Open) -> None:
+    """may_create_in_sticky: EACCES for O_CREAT on a stranger's node in /tmp.
+
+    Regular files and FIFOs are let through, because fs.protected_regular and fs.protected_fifos are 0.
+    """
+    directory = walk.dentry.inode
+    assert directory is not None
+    if directory.mode & 0o1002 != 0o1002 or inode.mode & _FORMAT in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFDIR):
+        return
+    if inode.uid not in (directory.uid, request.who.fsuid):
+        fail(EACCES)
 
 
 def _create(walk: Walk, name: bytes, request: Open) -> Dentry:

@@ -99,9 +99,10 @@ class Walk:
         return name
 
     def enter(self, name: bytes) -> None:
-        """Take the step that ``to_parent`` left out, following nothing."""
-        self._pending.append(name)
-        self.advance(0, False)
+        """Take the step that ``to_parent`` left out; b"/" (no component at all) is where the walk stands."""
+        if name != b"/":
+            self._pending.append(name)
+            self.advance(0, False)
 
     def look(self, name: bytes) -> Dentry | None:
         """Return the positive entry *name* of the directory where the walk stands, mounts on it not crossed."""
