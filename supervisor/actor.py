@@ -28,7 +28,9 @@ from ..config.logging import LogSink
 from ..config.spec import limit_numbers, parse_user
 from ..messages import kernel
 from ..messages.base import Done, Failed, Message
+from ..messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
 from ..messages.supervisor import (
+    CreateSandbox,
     EndReport,
     GuestProcesses,
     ProcessEnded,
@@ -36,14 +38,17 @@ from ..messages.supervisor import (
     ProcessReady,
     ProcessStarted,
     SandboxExited,
+    SandboxSaved,
+    SignalProcess,
 )
 from ..messages.task_set import ProcessArguments
 from . import guest_machine
-from .errors import ExecError, GreenroomError, ProcessLookupFailed, SandboxEnded, SandboxFailed
+from .errors import CheckpointError, ExecError, GreenroomError, ProcessLookupFailed, SandboxEnded, SandboxFailed, SpecError
 from .report import ReportPipe
 from .runtime_directory import remove_tree
 from .sandbox_process import encode_assignment
 from .state import State, advance
+from .terminal import TerminalHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -51,16 +56,17 @@ if TYPE_CHECKING:
     from ..actors.runtime.loop import Timer
     from ..actors.runtime.node import Node
     from ..config.spec import Command, SandboxSpec
-    from ..messages.supervisor import SignalProcess
+    from .checkpoint import Checkpoint, CheckpointWriter
     from .host import Host
 
     #: A client's wish: a generator that yields asks to Kernel and returns the reply.
     Verb = Generator[Ask, Any, Message]
 
-__all__ = ["Peers", "Supervisor", "close_all", "process_names"]
+__all__ = ["Peers", "Supervisor", "close_all", "decode_spec", "process_names"]
 
-#: Until processes that do not go by SIGTERM get SIGKILL.
+#: Until processes that do not go by SIGTERM get SIGKILL; with a trace, whose end they have to write.
 _GRACE_NS = 1_000_000_000
+_GRACE_WITH_TRACE_NS = 20_000_000_000
 #: For the making of a sandbox's processes and the set-up of its kernel.
 _START_LIMIT_NS = 60_000_000_000
 
@@ -114,6 +120,7 @@ class Supervisor(Actor):
         self.main_pid = 0
         self._ends_with_main = False
         self.statuses: dict[int, int] = {}
+        self._holders: dict[int, TerminalHolder] = {}
         self._process_waiters: dict[int, list[Callable[[Message], None]]] = {}
         self._end_waiters: list[Callable[[Message], None]] = []
         self._cause, self._reason, self._status = "", "", -1
@@ -298,7 +305,7 @@ class Supervisor(Actor):
 
     def _give(self, streams: Sequence[int]) -> tuple[int, ...]:
         """Pass descriptors to the worker; return their tokens. NULL_STREAM and CLOSED_STREAM travel as they are."""
-        worker = "sandbox" if self.spec.placement == "colocated" else "worker:0"
+        worker = self._worker_names()[0]
         left = list(streams)
         tokens: list[int] = []
         try:
@@ -310,6 +317,16 @@ class Supervisor(Actor):
         finally:
             close_all(left)
         return tuple(tokens)
+
+    def hold_terminal(self, terminal: int, pid: int) -> None:
+        """Pass the signals of *terminal*, a slave that the program *pid* has, to its foreground process group."""
+
+        def report(signo: int) -> None:
+            request = SignalProcess(sandbox=self.spec.name, pid=pid, signo=signo, foreground=True)
+            self.submit(self.send_signal(request), _ignore_reply)
+
+        if pid not in self.statuses and self.state is not State.ENDED:
+            self._holders[pid] = TerminalHolder(self.node.loop, self._host.spawner, terminal, report)
 
     def pause(self) -> Verb:
         """Stop every task; counted."""
@@ -338,6 +355,77 @@ class Supervisor(Actor):
             yield Ask("kernel", kernel.SendExternalSignal(pid=pid, signo=signo, foreground=foreground))
         except ProcessLookupError:
             raise ProcessLookupFailed(f"sandbox {self.spec.name!r} has no process {pid}") from None
+        return Done()
+
+    def save(self, path: str, *, leave_running: bool) -> Verb:
+        """Write a checkpoint file."""
+        from . import checkpoint  # with its compression and checksums, for those who save
+
+        self._check_alive()
+        if not self._started:
+            raise CheckpointError(f"sandbox {self.spec.name!r} has run no program yet: there is nothing to save")
+        begun = time.monotonic_ns()
+        workers = self._worker_names()
+        with checkpoint.CheckpointWriter(path, len(workers)) as writer:
+            if not leave_running:
+                # So that nothing happens twice: once here after the save, and again after the restore.
+                yield Ask("kernel", kernel.Pause())
+            back, self.state = self.state, advance(self.state, State.SAVING)
+            try:
+                saved = yield Ask("kernel", self._save_request(writer, workers))
+                size = writer.finish(saved.parts, self._manifest(saved.durations_ns))
+            finally:
+                if self.state is State.SAVING:
+                    self._advance(back)
+        if not leave_running:
+            self.end("saved", f"saved to {path}")
+        return SandboxSaved(path=path, file_bytes=size, duration_ns=time.monotonic_ns() - begun)
+
+    def _worker_names(self) -> list[str]:
+        return [name for name in self._processes if name != "kernel"]
+
+    def _save_request(self, writer: CheckpointWriter, workers: list[str]) -> kernel.SaveTo:
+        give = self.node.descriptors.give
+        return kernel.SaveTo(
+            memory_tokens=tuple(give(name, os.dup(fd)) for name, fd in zip(workers, writer.memory_fds, strict=True)),
+            files_token=give(self._kernel_process(), os.dup(writer.files_fd)),
+        )
+
+    def _kernel_process(self) -> str:
+        return "sandbox" if self.spec.placement == "colocated" else "kernel"
+
+    def _manifest(self, durations_ns: dict[str, int]) -> dict[str, Any]:
+        return {
+            "spec": encode_spec(self.spec),
+            "durations_ns": durations_ns,
+            "command": self.command,
+            "main_pid": self.main_pid,
+            "ends_with_main": self._ends_with_main,
+        }
+
+    def load(self, checkpoint: Checkpoint) -> Verb:
+        """Instead of setting an empty kernel up: take the state of a verified checkpoint, and go on."""
+        give, workers = self.node.descriptors.give, self._worker_names()
+        with checkpoint:
+            manifest, states = checkpoint.manifest, checkpoint.states()
+            tokens = [give(name, fd) for name, fd in zip(workers, checkpoint.open_memory(), strict=True)]
+            files = give(self._kernel_process(), checkpoint.open_files())
+        self.command = manifest["command"]
+        self.main_pid, self._ends_with_main = manifest["main_pid"], manifest["ends_with_main"]
+        yield Ask(
+            "kernel",
+            kernel.LoadFrom(
+                sandbox=self.spec.name,
+                parts=states,
+                memory_tokens=tuple(tokens),
+                files_token=files,
+                workers=len(workers),
+                application_cores=guest_machine.application_cores(),
+                cpu_features=guest_machine.cpu_features(),
+            ),
+        )
+        self._started = True
+        yield Ask("kernel", kernel.Start())
         return Done()
 
     def list_processes(self) -> Verb:
@@ -378,6 +466,8 @@ class Supervisor(Actor):
     def process_exited(self, message: ProcessExited) -> None:
         """A program that came from outside has ended; the sandbox ends with its only one."""
         self.statuses[message.pid] = message.status
+        if message.pid in self._holders:
+            self._holders.pop(message.pid).close()
         for answer in self._process_waiters.pop(message.pid, ()):
             answer(ProcessEnded(status=message.status))
         if message.pid == self.main_pid and self._ends_with_main:
@@ -404,7 +494,7 @@ class Supervisor(Actor):
             self._on_booted(self._failed(self._ended_error()))
         for process in self._processes.values():
             _signal(process, signal.SIGTERM)
-        self._after(_GRACE_NS, self._kill_processes)
+        self._after(_GRACE_WITH_TRACE_NS if self.spec.trace else _GRACE_NS, self._kill_processes)
         self.node.loop.call_soon(self._finish_if_gone)
 
     def spawner_died(self) -> None:
@@ -449,6 +539,8 @@ class Supervisor(Actor):
                 os.close(process.pidfd)
         for timer in self._timers:
             timer.cancel()
+        for holder in self._holders.values():
+            holder.close()
         self._sink.close()
         self.node.loop.call_soon(self._leave)
 
@@ -492,11 +584,31 @@ class Peers:
         return self._ends[name]
 
 
+def encode_spec(spec: SandboxSpec) -> bytes:
+    """Return *spec* as it lies in a checkpoint: in the frame of the message that would ask for such a sandbox."""
+    return encode(Envelope(EnvelopeKind.ASK, 0, "client", "supervisor", 0, CreateSandbox(spec=spec)))
+
+
+def decode_spec(frame: bytes) -> SandboxSpec:
+    """Return the specification in a checkpoint. CheckpointError when this version cannot read it."""
+    try:
+        request = decode(frame).message
+    except (MalformedFrame, SpecError) as error:
+        raise CheckpointError(f"the checkpoint's specification is not readable: {error}") from None
+    if not isinstance(request, CreateSandbox):
+        raise CheckpointError("the checkpoint holds no specification")
+    return request.spec
+
+
 def close_all(fds: Sequence[int]) -> None:
     """Close those of *fds* that are descriptors."""
     for fd in fds:
         if fd >= 0:
             os.close(fd)
+
+
+def _ignore_reply(_reply: Message) -> None:
+    """A signal from a terminal goes to nobody, or the sandbox is ending: nobody waits for the answer."""
 
 
 def _signal(process: _Process, signo: int) -> None:

@@ -48,7 +48,7 @@ def cli() -> None:
 
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("--platform", default="ptrace", show_default=True, help="How system calls are caught.")
-@click.option("--placement", default=None, help="colocated: one process per sandbox; split: kernel and worker apart.")
+@click.option("--placement", default="colocated", show_default=True, help="One process per sandbox, or split: kernel and worker apart.")
 @click.option("--cwd", default=None, metavar="DIR", help="Working directory; the current one where the sandbox has it.")
 @click.option("--env", "-e", multiple=True, metavar="K=V", help="Set a variable, or with K alone unset it.")
 @click.option("--bind", "-v", multiple=True, metavar="SRC:DST[:ro]", help="Show a host directory in the sandbox.")
@@ -60,7 +60,7 @@ def cli() -> None:
 @click.option("--trace", default="", metavar="FILE", help="Record all messages and host answers in FILE.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def run(closed: frozenset[int], command: tuple[str, ...], **options: Any) -> int:
+def run(closed: frozenset[int], /, command: tuple[str, ...], **options: Any) -> int:
     """Run COMMAND in a new sandbox.
 
     Standard input, output and error are the command's, the environment is inherited, and so is the exit status: 0 to
@@ -78,11 +78,11 @@ def _spec_of(options: dict[str, Any]) -> SandboxSpec:
     from ..config.spec import SandboxSpec, default_cwd, parse_bind
 
     mounts = tuple(parse_bind(text) for text in options["bind"])
-    placement = {"placement": options["placement"]} if options["placement"] else {}
     return SandboxSpec(
         name=options["name"],
         hostname=options["hostname"],
         platform=options["platform"],
+        placement=options["placement"],
         mounts=mounts,
         cwd=default_cwd(mounts) if options["cwd"] is None else options["cwd"],
         env=_environment(options["env"]),
@@ -90,7 +90,6 @@ def _spec_of(options: dict[str, Any]) -> SandboxSpec:
         timeout_ns=int(options["timeout"] * 1e9),
         trace=os.path.abspath(options["trace"]) if options["trace"] else "",
         log_json=os.path.abspath(options["log_json"]) if options["log_json"] else "",
-        **placement,
     )
 
 

@@ -17,7 +17,7 @@ from ..actors.runtime.node import Node, Placement
 from ..messages import supervisor as messages
 from ..messages.base import Done, Failed, Message
 from . import sandbox_process
-from .actor import Peers, Supervisor, process_names
+from .actor import Peers, Supervisor, decode_spec, process_names
 from .control import ControlSocket, DescriptorSocket
 from .errors import GreenroomError, SandboxEnded, SandboxFailed, SandboxNotFound
 from .spawner import Spawner
@@ -103,6 +103,8 @@ class Host:
     def create(self, spec: SandboxSpec) -> Supervisor:
         """Make the actor, the node and the directory of a new sandbox. NameInUse, OSError for its log file."""
         spec = dataclasses.replace(spec, name=spec.name or f"gr-{secrets.token_hex(4)}")
+        if spec.trace:
+            _empty_file(spec.trace)
         self.directory.claim(spec.name)
         self._count += 1
         directory = f"{self.directory.path}/{self._count}"
@@ -131,7 +133,54 @@ class Host:
     def _execute(self, message: messages.Execute, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
-        sandbox.submit(sandbox.execute(message.command, streams), answer)
+        terminal = os.dup(streams[0]) if message.command.terminal and streams[0] >= 0 else -1
+
+        def started(reply: Message) -> None:
+            if terminal >= 0:
+                with os.fdopen(terminal, "rb", buffering=0):
+                    if isinstance(reply, messages.ProcessStarted):
+                        sandbox.hold_terminal(terminal, reply.pid)
+            answer(reply)
+
+        sandbox.submit(sandbox.execute(message.command, streams), started)
+
+    def _save(self, message: messages.SaveSandbox, answer: Answer) -> None:
+        sandbox = self.sandbox(message.sandbox)
+        save = sandbox.save(message.path, leave_running=message.leave_running)
+        if message.leave_running:
+            sandbox.submit(save, answer)
+            return
+
+        def saved(reply: Message) -> None:
+            """Answer when the sandbox is gone, so that its name is free for the restore."""
+            if isinstance(reply, Failed):
+                answer(reply)
+            else:
+                sandbox.wait_end(lambda _report: answer(reply))
+
+        sandbox.submit(save, saved)
+
+    def restore(self, path: str, name: str, booted: Answer) -> Supervisor:
+        """Make a sandbox from a checkpoint file; *booted* gets Done or Failed. CheckpointError, NameInUse."""
+        from .checkpoint import Checkpoint
+
+        checkpoint = Checkpoint.open(path)
+        try:
+            checkpoint.check_host()
+            saved = decode_spec(checkpoint.manifest["spec"])
+            spec = dataclasses.replace(saved, name=name or saved.name, trace="", log_json="")
+            sandbox = self.create(spec)
+        except BaseException:
+            checkpoint.close()
+            raise
+        sandbox.boot(booted, lambda: sandbox.load(checkpoint))
+        return sandbox
+
+    def _restore(self, message: messages.RestoreSandbox, answer: Answer) -> None:
+        def booted(reply: Message) -> None:
+            answer(reply if isinstance(reply, Failed) else messages.SandboxCreated(sandbox=sandbox.spec.name))
+
+        sandbox = self.restore(message.path, message.name, booted)
 
     def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
@@ -221,7 +270,14 @@ _REQUESTS: dict[type[Message], Callable[..., None]] = {
     messages.ListSandboxes: Host._list,
     messages.DescribeSandbox: Host._describe,
     messages.WaitSandbox: Host._wait_end,
+    messages.SaveSandbox: Host._save,
+    messages.RestoreSandbox: Host._restore,
 }
+
+
+def _empty_file(path: str) -> None:
+    """Make the trace file, or empty it: the processes append to it. OSError."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
 
 
 def _row(sandbox: Supervisor) -> messages.SandboxRow:

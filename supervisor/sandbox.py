@@ -16,7 +16,7 @@ import tempfile
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..config.spec import BindMount, Command, SandboxSpec, parse_bind
+from ..config.spec import DEFAULT_PLACEMENT, BindMount, Command, SandboxSpec, parse_bind
 from ..messages import supervisor as messages
 from ..messages.base import Done
 from .client import Connection, all_connections, connection_to, own_supervisor
@@ -99,12 +99,12 @@ class Sandbox:
 
         Raises SpecError, NameInUse, SandboxFailed, SupervisorError.
         """
-        chosen = {"placement": placement} if placement is not None else {}
         spec = SandboxSpec(
             name=name or "",
             hostname=hostname,
             root=os.path.abspath(image) if image is not None else "/",
             platform=platform,
+            placement=placement or DEFAULT_PLACEMENT,
             mounts=tuple(parse_bind(mount) if isinstance(mount, str) else mount for mount in mounts),
             network=network,
             cwd=cwd,
@@ -112,7 +112,6 @@ class Sandbox:
             limits=dict(limits or {}),
             timeout_ns=_nanoseconds(timeout),
             trace=os.path.abspath(record) if record is not None else "",
-            **chosen,
         )
         spec.env.update(env or {})
         connection = own_supervisor()

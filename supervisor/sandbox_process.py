@@ -23,17 +23,16 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.loop import Loop
 from ..actors.runtime.node import Node, Placement
-from ..actors.runtime.replay import note_states
-from ..actors.runtime.tape import Recorder
 from ..config.logging import configure_child
 from ..messages.codec import EnvelopeKind
 from ..messages.supervisor import ProcessReady
-from ..messages.trace import RecordKind
 from .sandbox_actors import start_actors
 from .spawner import set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ..actors.runtime.tape import Recorder
 
 __all__ = ["PRELOAD", "ROLES", "Assignment", "encode_assignment", "run", "serve"]
 
@@ -121,6 +120,9 @@ def _run_taped(node: Node, tape: Recorder) -> NoReturn:
 
 def _start_tape(node: Node, assignment: Assignment) -> Recorder:
     """Record from the first step on; START says how to build this process for a replay."""
+    from ..actors.runtime.tape import Recorder
+    from ..messages.trace import RecordKind
+
     fd = os.open(assignment.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     tape = node.tape = node.loop.tape = Recorder(assignment.process, fd)
     settings = {

@@ -197,7 +197,7 @@ class _SpawnerProcess:
     def _import(self) -> None:
         for module in self._preload:
             # A module that cannot be imported is reported by the child that needs it.
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(Exception):
                 importlib.import_module(module)
         # What exists now is for ever: keeping the collector off it keeps its pages shared.
         gc.freeze()

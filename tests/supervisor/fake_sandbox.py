@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenroom.actors.runtime.actor import Actor, handles
 from greenroom.messages import kernel
@@ -21,7 +21,11 @@ from greenroom.supervisor.sandbox_process import Assignment, serve
 if TYPE_CHECKING:
     from greenroom.actors.runtime.node import Node
 
-ROLES = {kind: f"{__name__}:run_{kind}" for kind in ("kernel", "worker", "sandbox")}
+ROLES = {
+    "kernel": f"{__name__}:run_kernel",
+    "sandbox": f"{__name__}:run_kernel",
+    "worker": f"{__name__}:run_worker",
+}
 
 
 class FakeKernel(Actor):
@@ -118,19 +122,14 @@ class FakeKernel(Actor):
 
 
 def run_kernel(config: bytes, fds: list[int]) -> int:
-    """Be the kernel process of a split sandbox."""
-    return serve(Assignment(config, fds), _start_kernel)
-
-
-def run_sandbox(config: bytes, fds: list[int]) -> int:
-    """Be the process of a colocated sandbox."""
+    """Be the process that a fake kernel lives in."""
     return serve(Assignment(config, fds), _start_kernel)
 
 
 def run_worker(config: bytes, fds: list[int]) -> int:
     """Be a worker process, which has nothing to do."""
-    return serve(Assignment(config, fds), lambda _node, _assignment: None)
+    return serve(Assignment(config, fds), lambda _node, **_settings: None)
 
 
-def _start_kernel(node: Node, _assignment: Assignment) -> None:
+def _start_kernel(node: Node, **_settings: Any) -> None:
     FakeKernel.start("kernel", node)

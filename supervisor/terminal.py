@@ -1,0 +1,162 @@
+"""Terminals of programs: the holder of a pseudo terminal, and a terminal that is relayed to one.
+
+A program in a sandbox cannot be a host session leader, so nobody would get the signals that the host's terminal driver
+sends.  The holder is a small process of the spawner which has the terminal's slave as its controlling terminal; it
+reports SIGINT, SIGQUIT, SIGTSTP, SIGWINCH and SIGHUP, and the supervisor sends them to the guest's foreground process
+group.  It goes when its program does, which hangs the terminal up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+from .spawner import set_process_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..actors.runtime.loop import Loop
+    from .program import Process
+    from .spawner import Spawner
+
+__all__ = ["TerminalHolder", "relay", "run_holder"]
+
+_ENTRY = f"{__name__}:run_holder"
+
+_REPORTED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH, signal.SIGHUP)
+
+_READ_BYTES = 1 << 16
+
+
+class TerminalHolder:
+    """The supervisor's side of one holder."""
+
+    def __init__(self, loop: Loop, spawner: Spawner, terminal: int, report: Callable[[int], None]) -> None:
+        """Start a holder of *terminal*, a slave; *report* gets each signal's number. OSError."""
+        self._loop = loop
+        self._report = report
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        loop.watch(self._socket.fileno(), select.EPOLLIN, lambda _mask: self._receive())
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            spawner.spawn(_ENTRY, b"", [null, terminal, theirs.fileno()], _close_pidfd, _forget)
+        finally:
+            theirs.close()
+            os.close(null)
+
+    def _receive(self) -> None:
+        try:
+            numbers = self._socket.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            numbers = b""
+        if not numbers:
+            self._loop.unwatch(self._socket.fileno())
+        for number in numbers:
+            self._report(number)
+
+    def close(self) -> None:
+        """Let the holder go. Idempotent."""
+        if self._socket.fileno() >= 0:
+            self._loop.unwatch(self._socket.fileno())
+            self._socket.close()
+
+
+def _close_pidfd(_pid: int, pidfd: int) -> None:
+    if pidfd >= 0:
+        os.close(pidfd)
+
+
+def _forget(_status: int) -> None:
+    """Nothing depends on how a holder ended."""
+
+
+def run_holder(_config: bytes, fds: list[int]) -> int:
+    """Be the holder: report signals until the supervisor closes its end."""
+    set_process_name("gr-terminal")
+    terminal, report = fds
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    with socket.socket(fileno=report) as channel:
+        channel.setblocking(False)
+        signal.set_wakeup_fd(report, warn_on_full_buffer=False)
+        for signo in _REPORTED:
+            signal.signal(signo, _reported_by_wakeup)
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        poll.poll()
+        signal.set_wakeup_fd(-1)
+    return 0
+
+
+def _reported_by_wakeup(*_: object) -> None:
+    """Handle a signal: its number has gone to the supervisor by the wake-up descriptor."""
+
+
+def relay(process: Process, stdin: int, stdout: int) -> int:
+    """Join the caller's terminal to a program's until the program ends; return its return code."""
+    assert process.stdin is not None and process.stdout is not None
+    before = termios.tcgetattr(stdin)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGWINCH, _reported_by_wakeup)
+    try:
+        _set_raw(stdin)
+        _copy_size(stdin, process)
+        _copy_both_ways(process, stdin, stdout, ours)
+        return process.wait()
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)
+        signal.set_wakeup_fd(wakeup)
+        ours.close()
+        theirs.close()
+
+
+def _set_raw(terminal: int) -> None:
+    import tty
+
+    tty.setraw(terminal, termios.TCSADRAIN)
+
+
+def _copy_size(terminal: int, process: Process) -> None:
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
+    process.resize(rows, columns)
+
+
+def _copy_both_ways(process: Process, stdin: int, stdout: int, resized: socket.socket) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    master_in, master_out = process.stdin.fileno(), process.stdout.fileno()
+    poll = select.poll()
+    for fd in (stdin, master_out, resized.fileno()):
+        poll.register(fd, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == resized.fileno():
+                resized.recv(64)
+                _copy_size(stdin, process)
+                continue
+            data = b""
+            with contextlib.suppress(OSError):  # EIO: the last one has closed the terminal
+                data = os.read(fd, _READ_BYTES)
+            if not data and fd == master_out:
+                return
+            if not data:
+                poll.unregister(stdin)
+            _write_all(stdout if fd == master_out else master_in, data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
