@@ -17,6 +17,8 @@ FAMILIES: tuple[str, ...] = (
     "sys_signal",
     "sys_futex",
     "sys_time",
+    "sys_timerfd",
+    "sys_signalfd",
     "sys_fd",
     "sys_io",
     "sys_path",

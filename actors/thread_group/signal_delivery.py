@@ -79,6 +79,8 @@ def take(task: Task, wanted: int) -> Pending | None:
     if not (task.pending.bits | shared.bits) & wanted:
         return None
     taken: Pending | None = task.pending.take_fault(wanted) or task.pending.take(wanted) or shared.take(wanted)
+    for file in task.group.signals.watchers:
+        file.refresh()
     if taken is not None and taken.timer != NO_TIMER:
         return timers.signal_taken(task.group, taken)
     return taken

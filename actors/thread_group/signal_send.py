@@ -99,6 +99,8 @@ def _within_limit(group: ThreadGroup, signo: int, siginfo: bytes, timer: int) ->
 
 def queue_changed(group: ThreadGroup) -> None:
     """Wake who looks at the queues by other ways than delivery: rt_sigtimedwait and signalfd."""
+    for file in group.signals.watchers:
+        file.refresh()
     group.worker.wake(("signal", group.group))
 
 

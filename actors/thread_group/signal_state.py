@@ -14,6 +14,8 @@ from .siginfo import NSIG, SIGCHLD, SIGRTMIN, bit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .signal_file import SignalFile
+
 __all__ = ["GroupSignals", "Pending", "Sigaction", "SignalHandlers", "SignalQueue"]
 
 SIG_DFL: Final = 0
@@ -177,7 +179,7 @@ class SignalHandlers:
 class GroupSignals:
     """The signal state of a process."""
 
-    __slots__ = ("handlers", "pending", "stop_reported", "stop_signo", "stopped")
+    __slots__ = ("handlers", "pending", "stop_reported", "stop_signo", "stopped", "watchers")
 
     def __init__(self) -> None:
         #: Signals sent to the process as a whole.
@@ -188,6 +190,8 @@ class GroupSignals:
         self.stop_signo = 0
         #: TaskSet was told that the stop is complete.
         self.stop_reported = False
+        #: The signalfds that watch the queues; they enter themselves.
+        self.watchers: list[SignalFile] = []
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a save."""

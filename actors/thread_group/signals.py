@@ -46,7 +46,7 @@ from .siginfo import (
     timer_siginfo,
 )
 from .signal_delivery import deliver, fault, force, take
-from .signal_send import has_deliverable, retarget, send, send_sigpipe, set_sigmask
+from .signal_send import has_deliverable, queue_changed, retarget, send, send_sigpipe, set_sigmask
 from .signal_state import SIG_DFL, SIG_IGN, GroupSignals, SignalHandlers, SignalQueue
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ __all__ = [
     "inherit",
     "kernel_siginfo",
     "poll_siginfo",
+    "queue_changed",
     "queued_siginfo",
     "reset_on_exec",
     "retarget",

@@ -21,7 +21,7 @@ from .task import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Block, Task
 if TYPE_CHECKING:
     from .timers import Alarm, PosixTimer
 
-__all__ = ["monotonic_deadline", "pack_timespec", "read_timespec"]
+__all__ = ["CAP_WAKE_ALARM", "monotonic_deadline", "pack_itimerspec", "pack_timespec", "read_itimerspec", "read_timespec"]
 
 _NS: Final = 1_000_000_000
 _US: Final = 1_000_000
@@ -31,7 +31,7 @@ _NEVER_NS: Final = (1 << 63) - 1
 _TIMESPEC: Final = struct.Struct("<qq")
 _ITIMERSPEC: Final = struct.Struct("<qqqq")
 _TIMER_ABSTIME: Final = 1
-_CAP_WAKE_ALARM: Final = 35
+CAP_WAKE_ALARM: Final = 35
 #: Longest that clock_settime waits for Timekeeper to pass the new time on, in ns.
 _SETTIME_PATIENCE_NS: Final = _NS
 
@@ -212,7 +212,7 @@ def _clock_to_wait_on(task: Task, clock: int) -> ClockKey:
     key = clock_key(task, clock)
     if key.clock in (ClockId.MONOTONIC_RAW, ClockId.REALTIME_COARSE, ClockId.MONOTONIC_COARSE):
         raise OSError(EOPNOTSUPP, "")
-    if key.clock in (ClockId.REALTIME_ALARM, ClockId.BOOTTIME_ALARM) and not task.group.credentials.has(_CAP_WAKE_ALARM):
+    if key.clock in (ClockId.REALTIME_ALARM, ClockId.BOOTTIME_ALARM) and not task.group.credentials.has(CAP_WAKE_ALARM):
         raise OSError(EPERM, "")
     return key
 

@@ -43,7 +43,7 @@ _IGNORED_STEP_NS: Final = 10_000_000
 class Alarm:
     """An expiry on one of the guest's clocks, with a callback when it has come, and the interval to the next."""
 
-    __slots__ = ("_due", "_timer", "expiry_ns", "interval_ns", "key", "worker")
+    __slots__ = ("_due", "_timer", "clock_jumped", "expiry_ns", "interval_ns", "key", "worker")
 
     def __init__(self, worker: Worker, key: ClockKey, due: Callable[[], None]) -> None:
         self.worker = worker
@@ -53,6 +53,8 @@ class Alarm:
         #: Time of the clock, None when the alarm is not set. It stays at the past expiry until ``forward``.
         self.expiry_ns: int | None = None
         self.interval_ns = 0
+        #: Called when the realtime clock was set while the alarm is, if somebody cares.
+        self.clock_jumped: Callable[[], None] | None = None
 
     def now(self) -> int:
         """Return the clock's time in ns."""
@@ -129,6 +131,8 @@ def clock_changed(worker: Worker) -> None:
     """Timekeeper has spoken: time goes on, stands still, or the realtime clock has jumped."""
     for alarm in list(worker.alarms):
         alarm.arm()
+        if alarm.clock_jumped is not None and not worker.clock.frozen:
+            alarm.clock_jumped()
     worker.wake(("clock",))
 
 
