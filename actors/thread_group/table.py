@@ -89,13 +89,13 @@ def syscall(number: int, name: str | None = None, *, partial: str = "") -> Calla
 
 def _compile(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``lambda task, r: handler(task, <decoded r[0]>, ...)``, compiled once."""
-    # Imported late by the families' own modules: the names are resolved against the handler's module.
-    hints = typing.get_type_hints(handler, handler.__globals__ | {"Task": object}, include_extras=True)
     code = handler.__code__
     names = code.co_varnames[1 : code.co_argcount]
     terms = []
     for index, name in enumerate(names):
-        expression = hints[name].__metadata__[0]
+        # Annotations are text; those of the registers name the types above, imported into the handler's module.
+        annotation = eval(handler.__annotations__[name], handler.__globals__)  # noqa: S307  # our own text
+        expression = annotation.__metadata__[0]
         terms.append(_on_register(expression, index))
     source = f"lambda task, r: handler(task, {', '.join(terms)})" if terms else "lambda task, r: handler(task)"
     return typing.cast("Callable[..., Any]", eval(source, {"handler": handler}))  # noqa: S307  # our own text
