@@ -107,6 +107,8 @@ def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> 
 
 def _run_taped(node: Node, tape: Recorder) -> NoReturn:
     """Run until SIGTERM; a traced process ends between two turns, in a state that a replay can reach."""
+    from ..actors.runtime.replay import note_states
+
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     signal.signal(signal.SIGTERM, lambda *_: theirs.send(b"."))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from greenroom.actors.runtime.actor import Actor, handles
 from greenroom.messages import kernel
@@ -128,8 +128,8 @@ def run_kernel(config: bytes, fds: list[int]) -> int:
 
 def run_worker(config: bytes, fds: list[int]) -> int:
     """Be a worker process, which has nothing to do."""
-    return serve(Assignment(config, fds), lambda _node, **_settings: None)
+    return serve(Assignment(config, fds), lambda _node, _assignment: None)
 
 
-def _start_kernel(node: Node, **_settings: Any) -> None:
+def _start_kernel(node: Node, _assignment: Assignment) -> None:
     FakeKernel.start("kernel", node)
