@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import select
+import socket
 import time
 
 __all__ = ["WorkerHost"]
@@ -22,6 +23,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
+_libc.send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+_libc.send.restype = ctypes.c_ssize_t
 
 
 def _check(result: int) -> int:
@@ -174,12 +177,20 @@ class WorkerHost:
         """memfd_create(2)."""
         return os.memfd_create(os.fsdecode(name), flags | os.MFD_CLOEXEC)
 
-    def make_terminal(self) -> tuple[int, int]:
-        """A new pseudo-terminal, both sides non-blocking: (master, slave)."""
-        master, slave = os.openpty()
-        for fd in (master, slave):
-            os.set_blocking(fd, False)
-        return master, slave
+    def open_terminal_master(self) -> int:
+        """A new pseudo-terminal's master, non-blocking; its slave is unlocked."""
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.ioctl(master, 0x40045431, bytes(4))  # TIOCSPTLCK
+        return master
+
+    def descriptor_information(self, fd: int) -> bytes:
+        """/proc/self/fdinfo/N of one of our descriptors."""
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            return file.read()
+
+    def send(self, fd: int, data: bytes) -> int:
+        """send(2) without waiting."""
+        return _check(_libc.send(fd, data, len(data), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
 
     # -- open files: readiness ----------------------------------------------------------------------------------
 
@@ -246,3 +257,19 @@ class WorkerHost:
                 elif words[-1] == b"kB":
                     rows[-1][2][words[0][:-1].decode()] = int(words[1])
         return rows
+
+    # -- memory (memory.py, advice.py, sys_memory.py) ------------------------------------------------------------------
+
+    def present_pages(self, host_tid: int, first_page: int, count: int) -> bytes:
+        """One byte for each page of a host task: 1 when it is in memory or in swap (/proc/TID/pagemap)."""
+        fd = os.open(f"/proc/{host_tid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            entries = os.pread(fd, 8 * count, 8 * first_page)
+        finally:
+            os.close(fd)
+        # The two highest bits of the 64 say swapped and present.
+        return bytes(1 if entry & 0xC0 else 0 for entry in entries[7::8])
+
+    def membarrier(self, command: int) -> int:
+        """membarrier(2) with no flags: MEMBARRIER_CMD_QUERY and _GLOBAL."""
+        return _check(_libc.syscall(324, command, 0, 0))

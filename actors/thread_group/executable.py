@@ -1,0 +1,198 @@
+"""Opening a program: its scripts' interpreters, its loader, and their headers, all before the point of no return.
+
+Linux counterpart: do_open_execat and exec_binprm (fs/exec.c).  Asks MountNamespace Open for each file.  Owns a cache of parsed
+headers per worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from errno import EACCES, ELOOP, ENOENT, EPERM
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ...config.limits import MAX_CACHED_EXECUTABLES
+from ...messages.mount_namespace import Open
+from . import elf, opening, script
+from .initial_stack import check_size
+from .limits import Resource
+from .loader import Program
+from .open_file import OpenFile
+from .paths import AT_FDCWD, ask_path, base_of, who
+from .task import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..runtime.actor import Asking
+    from .elf import Elf
+    from .script import ScriptLine
+    from .task import Task
+    from .worker import Worker
+
+    #: Copies argv and envp from wherever they are.
+    ReadArguments = Callable[[], tuple[list[bytes], list[bytes]]]
+
+__all__ = ["ExecRequest", "open_program"]
+
+_MAX_SCRIPT_DEPTH: Final = 5
+
+
+class ExecRequest(NamedTuple):
+    """What is to be executed."""
+
+    #: Handle where *path* starts; the file itself when *path* is empty.
+    base: int
+    path: bytes
+    #: Open flags: O_NOFOLLOW or 0.
+    flags: int
+    #: What the program sees as AT_EXECFN, and a script as its argument.
+    filename: bytes
+    #: A script could not be opened by that name: its descriptor closes on exec.
+    unreachable: bool = False
+    #: The file itself (execveat with an empty path).
+    file: OpenFile | None = None
+
+
+def open_program(task: Task, request: ExecRequest, read_arguments: ReadArguments) -> Asking:
+    """Open and check everything that *request* leads to; return a Program. execve(2)'s errnos."""
+    file = yield from _open(task, request)
+    with _released_on_failure(file):
+        argv, envp = read_arguments()
+        argv = argv or [b""]
+        check_size(request.filename, argv, envp, task.group.limits.soft(Resource.STACK))
+    file, argv = yield from _through_scripts(task, request, file, argv)
+    with _released_on_failure(file):
+        headers = _headers(task.worker, file)
+        assert isinstance(headers, elf.Elf)
+        interpreter, its_headers = yield from _open_interpreter(task, headers)
+    return Program(file, headers, interpreter, its_headers, request.filename, argv, envp)
+
+
+@contextlib.contextmanager
+def _released_on_failure(file: OpenFile) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.release()
+        raise
+
+
+def _check_alive(task: Task) -> None:
+    """The task may have been killed while it waited for an answer; then its memory is gone."""
+    if task.state is RunState.DEAD:
+        raise OSError(EPERM, "killed during execve")
+
+
+def _open(task: Task, request: ExecRequest) -> Asking:
+    """Open a program for execution and return its open file. open(2)'s errnos; EACCES for what is no regular file."""
+    group = task.group
+    if request.file is not None and not request.file.handle:
+        return _reopen(task, request.file)
+    credentials = who(task)
+    reply: Any = yield from ask_path(
+        task,
+        request.base,
+        request.path,
+        lambda base, path: Open(
+            root=group.fs.root,
+            base=base,
+            path=path,
+            flags=request.flags,
+            mode=0,
+            resolve=0,
+            for_exec=True,
+            who=credentials,
+        ),
+    )
+    if isinstance(reply, OpenFile):
+        _check_alive(task)
+        return _reopen(task, reply)
+    if reply.token < 0:
+        opening.release_handle(task, reply.handle)
+        raise OSError(EACCES, "not a regular file")
+    file = opening.make_file(task, reply, os.O_RDONLY)
+    with _released_on_failure(file):
+        _check_alive(task)
+    return file
+
+
+def _reopen(task: Task, file: OpenFile) -> OpenFile:
+    """Return a new open file of one that MountNamespace does not know: a memfd. EACCES unless it is executable."""
+    if not stat.S_ISREG(file.mode) or file.host_fd < 0 or not file.mode & 0o111:
+        raise OSError(EACCES, "")
+    return file.reopen(task, os.O_RDONLY)
+
+
+def _through_scripts(task: Task, request: ExecRequest, file: OpenFile, argv: list[bytes]) -> Asking:
+    """Follow ``#!`` lines from *file*, which is taken over; return the file at their end and the arguments it gets."""
+    name = request.filename
+    for _ in range(_MAX_SCRIPT_DEPTH + 1):
+        with _released_on_failure(file):
+            line = _headers(task.worker, file)
+            if isinstance(line, elf.Elf):
+                return file, argv
+            if request.unreachable:
+                raise OSError(ENOENT, "the script's descriptor closes on exec")
+            argv = [line.interpreter, *([] if line.argument is None else [line.argument]), name, *argv[1:]]
+            name = line.interpreter
+            opened = yield from _open(task, ExecRequest(base_of(task, AT_FDCWD, name), name, 0, name))
+        file.release()
+        file = opened
+    file.release()
+    raise OSError(ELOOP, "too many interpreters")
+
+
+def _open_interpreter(task: Task, headers: Elf) -> Asking:
+    """Open the loader that a dynamic program names; return (open file, headers), or two Nones."""
+    path = headers.interpreter
+    if path is None:
+        return None, None
+    if not path:
+        raise OSError(ENOENT, "empty PT_INTERP")
+    file = yield from _open(task, ExecRequest(base_of(task, AT_FDCWD, path), path, 0, path))
+    with _released_on_failure(file):
+        return file, _interpreter_headers(task.worker, file)
+
+
+# -- parsed headers ------------------------------------------------------------------------------------------------
+
+#: Headers and script lines by (interpreter?, dev, ino, size, mtime, ctime): the same few programs run all the time.
+_parsed: WeakKeyDictionary[Worker, dict[tuple[int, ...], Elf | ScriptLine]] = WeakKeyDictionary()
+
+
+def _headers(worker: Worker, file: OpenFile) -> Elf | ScriptLine:
+    """Return what the program's first bytes say. ENOEXEC, EIO."""
+    return _cached(worker, file, 0, _parse)
+
+
+def _interpreter_headers(worker: Worker, file: OpenFile) -> Elf:
+    """Return the headers of a program's loader. ELIBBAD, EIO."""
+    parsed = _cached(worker, file, 1, lambda read: elf.parse(read, interpreter=True))
+    assert isinstance(parsed, elf.Elf)
+    return parsed
+
+
+def _parse(read: Callable[[int, int], bytes]) -> Elf | ScriptLine:
+    return script.parse(read(script.HEAD_BYTES, 0)) or elf.parse(read)
+
+
+def _cached(
+    worker: Worker,
+    file: OpenFile,
+    role: int,
+    parse: Callable[[Callable[[int, int], bytes]], Elf | ScriptLine],
+) -> Elf | ScriptLine:
+    host, fd = worker.host, file.host_fd
+    dev, ino, _, _, _, _, _, size, _, _, _, mtime_ns, ctime_ns = host.file_status(fd)
+    key = (role, dev, ino, size, mtime_ns, ctime_ns)
+    cache = _parsed.setdefault(worker, {})
+    found = cache.get(key)
+    if found is None:
+        found = parse(lambda count, offset: host.pread(fd, count, offset))
+        if len(cache) >= MAX_CACHED_EXECUTABLES:
+            del cache[next(iter(cache))]
+        cache[key] = found
+    return found

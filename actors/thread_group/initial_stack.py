@@ -1,0 +1,126 @@
+"""The first contents of a program's stack: strings, auxiliary vector, envp, argv, argc.
+
+Linux counterpart: copy_strings (fs/exec.c) and create_elf_tables (fs/binfmt_elf.c).  Pure functions: the loader writes the
+bytes.  From the top down: eight zero bytes, the program's path, the environment, the arguments, the platform's name,
+16 random bytes, and below them, aligned to 16, the vectors.
+"""
+
+from __future__ import annotations
+
+import struct
+from errno import E2BIG
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["AT", "InitialStack", "build", "check_size"]
+
+_MAX_ARG_STRLEN: Final = 131072
+_ARG_MAX: Final = 131072
+#: Three quarters of the default stack limit.
+_MOST_ARGUMENT_BYTES: Final = (8 << 20) // 4 * 3
+_PLATFORM: Final = b"x86_64\0"
+_RANDOM_BYTES: Final = 16
+
+
+class AT:
+    """AT_* (include/uapi/linux/auxvec.h)."""
+
+    NULL = 0
+    PHDR = 3
+    PHENT = 4
+    PHNUM = 5
+    PAGESZ = 6
+    BASE = 7
+    FLAGS = 8
+    ENTRY = 9
+    UID = 11
+    EUID = 12
+    GID = 13
+    EGID = 14
+    PLATFORM = 15
+    HWCAP = 16
+    CLKTCK = 17
+    SECURE = 23
+    RANDOM = 25
+    HWCAP2 = 26
+    RSEQ_FEATURE_SIZE = 27
+    RSEQ_ALIGN = 28
+    EXECFN = 31
+    SYSINFO_EHDR = 33
+    MINSIGSTKSZ = 51
+
+
+class InitialStack(NamedTuple):
+    """Where things are, and the bytes from *pointer* up to the end of the stack."""
+
+    pointer: int
+    data: bytes
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+    auxv: bytes
+
+
+def check_size(filename: bytes, argv: Sequence[bytes], envp: Sequence[bytes], stack_limit: int) -> None:
+    """E2BIG when a string or all of them are too long (bprm_stack_limits, copy_strings)."""
+    limit = max(min(stack_limit // 4, _MOST_ARGUMENT_BYTES), _ARG_MAX)
+    left = limit - 8 * (max(len(argv), 1) + len(envp)) - len(filename) - 1
+    for strings in (argv, envp):
+        for string in strings:
+            if len(string) >= _MAX_ARG_STRLEN:
+                raise OSError(E2BIG, "argument too long")
+            left -= len(string) + 1
+    if left < 0:
+        raise OSError(E2BIG, "arguments too long")
+
+
+def build(
+    top: int,
+    filename: bytes,
+    argv: Sequence[bytes],
+    envp: Sequence[bytes],
+    vector: Sequence[tuple[int, int]],
+    random: bytes,
+    *,
+    shift: int = 0,
+) -> InitialStack:
+    """Lay the stack out below *top*.
+
+    *vector* is the auxiliary vector but for the entries that point into the stack, whose values are filled in; *random* are
+    the 16 bytes of AT_RANDOM; *shift* (bytes) moves the vectors down, as arch_align_stack does.
+    """
+    arguments, environment = _join(argv), _join(envp)
+    strings = arguments + environment + filename + b"\0" + bytes(8)
+    arg_start = top - len(strings)
+    env_start = arg_start + len(arguments)
+    filename_at = env_start + len(environment)
+    platform_at = ((arg_start - shift) & ~15) - len(_PLATFORM)
+    random_at = platform_at - _RANDOM_BYTES
+    places = {AT.RANDOM: random_at, AT.EXECFN: filename_at, AT.PLATFORM: platform_at}
+    auxv = _auxiliary(vector, places)
+    words = [len(argv), *_addresses(arg_start, argv), 0, *_addresses(env_start, envp), 0]
+    table = struct.pack(f"<{len(words)}Q", *words) + auxv
+    pointer = (random_at - len(table)) & ~15
+    below = table.ljust(random_at - pointer, b"\0") + random + _PLATFORM
+    data = below.ljust(arg_start - pointer, b"\0") + strings
+    return InitialStack(pointer, data, arg_start, env_start, env_start, filename_at, auxv)
+
+
+def _join(strings: Sequence[bytes]) -> bytes:
+    return b"\0".join(strings) + b"\0" if strings else b""
+
+
+def _addresses(start: int, strings: Sequence[bytes]) -> list[int]:
+    addresses = []
+    for string in strings:
+        addresses.append(start)
+        start += len(string) + 1
+    return addresses
+
+
+def _auxiliary(vector: Sequence[tuple[int, int]], places: dict[int, int]) -> bytes:
+    words = [word for key, value in vector for word in (key, places.get(key, value))]
+    return struct.pack(f"<{len(words) + 2}Q", *words, AT.NULL, 0)

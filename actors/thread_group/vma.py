@@ -1,0 +1,300 @@
+"""One process's mappings in address order: what is mapped where, and with which permissions.
+
+Linux counterpart: struct vm_area_struct and its maple tree (include/linux/mm.h, mm/vma.c).  Pure bookkeeping: nothing here
+touches the host.  Mappings split and merge as in Linux, so that /proc/PID/maps reads the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["PAGE_SIZE", "Backing", "Vma", "VmaList", "page_align"]
+
+PAGE_SIZE: Final = 4096
+_PAGE_MASK: Final = PAGE_SIZE - 1
+
+# VM_* (include/linux/mm.h); the low three bits are PROT_READ, PROT_WRITE and PROT_EXEC.
+VM_READ: Final = 0x1
+VM_WRITE: Final = 0x2
+VM_EXEC: Final = 0x4
+VM_SHARED: Final = 0x8
+VM_MAYREAD: Final = 0x10
+VM_MAYWRITE: Final = 0x20
+VM_MAYEXEC: Final = 0x40
+VM_MAYSHARE: Final = 0x80
+VM_GROWSDOWN: Final = 0x100
+VM_LOCKED: Final = 0x2000
+VM_SEQ_READ: Final = 0x8000
+VM_RAND_READ: Final = 0x10000
+VM_DONTCOPY: Final = 0x20000
+VM_LOCKONFAULT: Final = 0x80000
+VM_ACCOUNT: Final = 0x100000
+VM_NORESERVE: Final = 0x200000
+VM_WIPEONFORK: Final = 0x2000000
+VM_DONTDUMP: Final = 0x4000000
+VM_HUGEPAGE: Final = 0x20000000
+VM_NOHUGEPAGE: Final = 0x40000000
+VM_MERGEABLE: Final = 0x80000000
+#: Permissions in force.
+VM_ACCESS: Final = VM_READ | VM_WRITE | VM_EXEC
+#: Permissions that mprotect may give.
+VM_MAYACCESS: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+
+
+def page_align(length: int) -> int:
+    """Round *length* up to whole pages."""
+    return (length + _PAGE_MASK) & ~_PAGE_MASK
+
+
+class Backing(Protocol):
+    """What a mapping of a file needs of it: open files and shared anonymous memory have these."""
+
+    #: Host descriptor that is mapped, -1 when the file cannot be.
+    host_fd: int
+    #: Access mode and status flags.
+    flags: int
+
+    @property
+    def dev(self) -> int:
+        """st_dev."""
+
+    @property
+    def ino(self) -> int:
+        """st_ino."""
+
+    @property
+    def path(self) -> bytes:
+        """As /proc/PID/maps shows it."""
+
+    def hold(self) -> Any:
+        """Count one more user."""
+
+    def release(self) -> None:
+        """Count one user less."""
+
+
+class Vma:
+    """One mapping. *offset* is the file's at *start*, in bytes; 0 for private anonymous memory."""
+
+    __slots__ = ("end", "file", "flags", "name", "offset", "start")
+
+    def __init__(
+        self, start: int, end: int, flags: int, file: Backing | None = None, offset: int = 0, name: str = ""
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.flags = flags
+        self.file = file
+        self.offset = offset
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Vma({self.start:#x}-{self.end:#x}, {self.flags:#x}, {self.file!r}, {self.offset:#x})"
+
+    @property
+    def prot(self) -> int:
+        """PROT_* in force."""
+        return self.flags & VM_ACCESS
+
+    @property
+    def pages(self) -> int:
+        """Length in pages."""
+        return (self.end - self.start) // PAGE_SIZE
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it counts against RLIMIT_DATA (is_data_mapping): private, writable, no stack."""
+        return self.flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE
+
+    def offset_at(self, address: int) -> int:
+        """Return the file offset that *address* shows."""
+        return self.offset + (address - self.start) if self.file is not None else 0
+
+    def part(self, start: int, end: int) -> Vma:
+        """Return a mapping like this one, of the part from *start* to *end*."""
+        return Vma(start, end, self.flags, self.file, self.offset_at(start), self.name)
+
+    def joins(self, after: Vma) -> bool:
+        """Return whether *after* continues this mapping, so that Linux would make one of the two."""
+        return (
+            self.end == after.start
+            and self.flags == after.flags
+            and self.file is after.file
+            and self.name == after.name
+            and (self.file is None or self.offset_at(self.end) == after.offset)
+        )
+
+
+#: Contains nothing: where the search cache points when it is stale.
+NOWHERE: Final = Vma(0, 0, 0)
+
+
+class VmaList:
+    """The mappings of one address space, ordered, without overlap."""
+
+    __slots__ = ("_starts", "_vmas", "data_pages", "file_users", "locked_pages", "total_pages")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._vmas: list[Vma] = []
+        #: Pages mapped, and of them those that RLIMIT_DATA and RLIMIT_MEMLOCK count.
+        self.total_pages = 0
+        self.data_pages = 0
+        self.locked_pages = 0
+        #: How many mappings each file has here.
+        self.file_users: dict[Backing, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._vmas)
+
+    def __iter__(self) -> Iterator[Vma]:
+        return iter(self._vmas)
+
+    # -- searching ----------------------------------------------------------------------------------------------
+
+    def find(self, address: int) -> Vma | None:
+        """Return the mapping that contains *address*."""
+        index = bisect_right(self._starts, address) - 1
+        if index >= 0:
+            vma = self._vmas[index]
+            if address < vma.end:
+                return vma
+        return None
+
+    def at_or_above(self, address: int) -> Vma | None:
+        """Return the first mapping that ends above *address* (find_vma)."""
+        index = self._first(address)
+        return self._vmas[index] if index < len(self._vmas) else None
+
+    def below(self, address: int) -> Vma | None:
+        """Return the last mapping that starts below *address*."""
+        index = bisect_right(self._starts, address - 1) - 1
+        return self._vmas[index] if index >= 0 else None
+
+    def overlapping(self, start: int, end: int) -> list[Vma]:
+        """Return the mappings that overlap the range, in order."""
+        first = self._first(start)
+        last = bisect_right(self._starts, end - 1)
+        return self._vmas[first:last]
+
+    def covers(self, start: int, end: int) -> bool:
+        """Return whether the range has no hole."""
+        for vma in self.overlapping(start, end):
+            if vma.start > start:
+                return False
+            start = vma.end
+        return start >= end
+
+    def downwards(self, top: int) -> Iterator[Vma]:
+        """Iterate from the last mapping that starts below *top* to the lowest."""
+        index = bisect_right(self._starts, top - 1) - 1
+        while index >= 0:
+            yield self._vmas[index]
+            index -= 1
+
+    def _first(self, address: int) -> int:
+        index = bisect_right(self._starts, address) - 1
+        if index >= 0 and address < self._vmas[index].end:
+            return index
+        return index + 1
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def insert(self, vma: Vma) -> None:
+        """Add a mapping where nothing is mapped, and merge it with its neighbours."""
+        self._put(vma)
+        self.merge(vma.start, vma.end)
+
+    def cut(self, start: int, end: int) -> list[Vma]:
+        """Take the range out, splitting the mappings at its ends, and return what was there."""
+        self.split(start)
+        self.split(end)
+        first = self._first(start)
+        last = bisect_right(self._starts, end - 1)
+        gone = self._vmas[first:last]
+        del self._vmas[first:last], self._starts[first:last]
+        for vma in gone:
+            self._count(vma, -1)
+        return gone
+
+    def split(self, address: int) -> None:
+        """Make *address* a boundary of the mapping that contains it, if any."""
+        index = bisect_right(self._starts, address) - 1
+        if index < 0:
+            return
+        vma = self._vmas[index]
+        if not vma.start < address < vma.end:
+            return
+        upper = vma.part(address, vma.end)
+        self._count(vma, -1)
+        vma.end = address
+        self._count(vma, 1)
+        self._put(upper)
+
+    def set_flags(self, start: int, end: int, clear: int, put: int) -> None:
+        """Change the flags of everything mapped in the range; neighbours that have become equal are merged."""
+        self.split(start)
+        self.split(end)
+        for vma in self.overlapping(start, end):
+            self._count(vma, -1)
+            vma.flags = vma.flags & ~clear | put
+            self._count(vma, 1)
+        self.merge(start, end)
+
+    def set_name(self, start: int, end: int, name: str) -> None:
+        """Name the anonymous memory in the range (PR_SET_VMA_ANON_NAME)."""
+        self.split(start)
+        self.split(end)
+        for vma in self.overlapping(start, end):
+            vma.name = name
+        self.merge(start, end)
+
+    def extend_down(self, vma: Vma, start: int) -> None:
+        """Let a stack begin at *start*, below where it did."""
+        index = self._vmas.index(vma)
+        self._count(vma, -1)
+        vma.start = self._starts[index] = start
+        self._count(vma, 1)
+
+    def merge(self, start: int, end: int) -> None:
+        """Merge neighbours that continue each other, from the one before *start* to the one at *end*."""
+        index = max(self._first(start) - 1, 0)
+        while index + 1 < len(self._vmas) and self._starts[index] <= end:
+            vma, after = self._vmas[index], self._vmas[index + 1]
+            if not vma.joins(after):
+                index += 1
+                continue
+            self._count(vma, -1)
+            self._count(after, -1)
+            vma.end = after.end
+            self._count(vma, 1)
+            del self._vmas[index + 1], self._starts[index + 1]
+
+    def _put(self, vma: Vma) -> None:
+        index = bisect_right(self._starts, vma.start)
+        self._starts.insert(index, vma.start)
+        self._vmas.insert(index, vma)
+        self._count(vma, 1)
+
+    def _count(self, vma: Vma, sign: int) -> None:
+        pages = sign * vma.pages
+        self.total_pages += pages
+        if vma.is_data:
+            self.data_pages += pages
+        if vma.flags & VM_LOCKED:
+            self.locked_pages += pages
+        if vma.file is not None:
+            self.file_users[vma.file] = self.file_users.get(vma.file, 0) + sign
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert self._starts == [vma.start for vma in self._vmas], "the index matches the mappings"
+        assert all(vma.start < vma.end for vma in self._vmas), "no mapping is empty"
+        pairs = list(zip(self._vmas, self._vmas[1:], strict=False))
+        assert all(vma.end <= after.start for vma, after in pairs), "mappings are ordered and do not overlap"
+        assert self.total_pages == sum(vma.pages for vma in self._vmas), "every page is counted once"
+        assert self.locked_pages == sum(vma.pages for vma in self._vmas if vma.flags & VM_LOCKED), "so are locked pages"
