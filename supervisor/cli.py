@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .errors import GreenroomError
+from .errors import GreenroomError, SpecError
 from .streams import fill_closed_streams
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+STATUS_USAGE = 2
 STATUS_FAILED = 125
 
 
@@ -48,7 +49,7 @@ def cli() -> None:
 
 @cli.command(context_settings={"allow_interspersed_args": False})
 @click.option("--platform", default="ptrace", show_default=True, help="How system calls are caught.")
-@click.option("--placement", default="colocated", show_default=True, help="One process per sandbox, or split: kernel and worker apart.")
+@click.option("--placement", default="colocated", show_default=True, help="colocated or split.")
 @click.option("--cwd", default=None, metavar="DIR", help="Working directory; the current one where the sandbox has it.")
 @click.option("--env", "-e", multiple=True, metavar="K=V", help="Set a variable, or with K alone unset it.")
 @click.option("--bind", "-v", multiple=True, metavar="SRC:DST[:ro]", help="Show a host directory in the sandbox.")
@@ -118,6 +119,172 @@ def _command_of(argv: tuple[str, ...], spec: SandboxSpec, closed: frozenset[int]
     )
 
 
+@cli.command()
+def ps() -> None:
+    """List the running sandboxes."""
+    from .sandbox import Sandbox
+
+    rows: list[tuple[str, ...]] = [("ID", "STATE", "CREATED", "SUPERVISOR", "COMMAND")]
+    for info in Sandbox.list():
+        created = info.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        rows.append((info.id, info.state, created, str(info.supervisor_pid), info.command))
+    _print_table(rows)
+
+
+@cli.command()
+@click.argument("sandbox", metavar="ID")
+def top(sandbox: str) -> None:
+    """List the processes in sandbox ID."""
+    from .sandbox import Sandbox
+
+    rows: list[tuple[str, ...]] = [("PID", "PPID", "PGID", "SID", "STATE", "THREADS", "COMMAND")]
+    for row in Sandbox.get(sandbox).ps():
+        numbers = (str(number) for number in (row.pid, row.ppid, row.pgid, row.sid))
+        rows.append((*numbers, row.state, str(row.threads), row.command))
+    _print_table(rows)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@cli.command()
+@click.argument("sandbox", metavar="ID")
+def pause(sandbox: str) -> None:
+    """Stop every program of sandbox ID, and its clocks. Pauses nest."""
+    from .sandbox import Sandbox
+
+    Sandbox.get(sandbox).pause()
+
+
+@cli.command()
+@click.argument("sandbox", metavar="ID")
+def resume(sandbox: str) -> None:
+    """Undo one pause of sandbox ID."""
+    from .sandbox import Sandbox
+
+    Sandbox.get(sandbox).resume()
+
+
+@cli.command()
+@click.argument("sandbox", metavar="ID")
+@click.argument("signal", required=False, metavar="[SIGNAL]")
+def kill(sandbox: str, signal: str | None) -> None:
+    """End sandbox ID; or send its first program SIGNAL (a name such as TERM, or a number)."""
+    from .sandbox import Sandbox
+
+    found = Sandbox.get(sandbox)
+    if signal is None:
+        found.kill()
+    else:
+        found.send_signal(_signal_number(signal))
+
+
+def _signal_number(text: str) -> int:
+    import signal
+
+    name = text.upper()
+    if name.isdecimal():
+        return int(name)
+    try:
+        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+    except KeyError:
+        raise click.BadParameter(f"there is no signal {text!r}", param_hint="SIGNAL") from None
+
+
+@cli.command("exec", context_settings={"allow_interspersed_args": False})
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal of its own, joined to yours.")
+@click.option("--cwd", default=None, metavar="DIR", help="Working directory; the sandbox's own otherwise.")
+@click.option("--env", "-e", multiple=True, metavar="K=V", help="Set a variable.")
+@click.option("--user", default=None, metavar="U", help="User's name, UID or UID:GID.")
+@click.argument("sandbox", metavar="ID")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def exec_(closed: frozenset[int], /, sandbox: str, command: tuple[str, ...], **options: Any) -> int:
+    """Run COMMAND in sandbox ID; streams, signals and exit status as with run."""
+    from .attached import run_attached, run_in_terminal
+    from .sandbox import Sandbox
+
+    argv = command[1:] if command[0] == "--" else command
+    env = dict(change.partition("=")[::2] for change in options["env"])
+    chosen = {"env": env, "cwd": options["cwd"], "user": options["user"]}
+    found = Sandbox.get(sandbox)
+    if not options["tty"]:
+        return run_attached(found, argv, closed, **chosen)
+    if not os.isatty(0):
+        raise click.UsageError("-t joins a terminal, and standard input is none")
+    return run_in_terminal(found, argv, **chosen)
+
+
+@cli.command()
+@click.argument("sandbox", metavar="ID")
+def wait(sandbox: str) -> int:
+    """Wait until sandbox ID has ended; exit with the status of its first program."""
+    from .foreground import shell_status
+    from .sandbox import Sandbox
+
+    return shell_status(Sandbox.get(sandbox).wait())
+
+
+@cli.command()
+@click.option("--leave-running", is_flag=True, help="Let the sandbox go on.")
+@click.argument("sandbox", metavar="ID")
+@click.argument("file", type=click.Path(dir_okay=False))
+def save(sandbox: str, file: str, *, leave_running: bool) -> None:
+    """Save sandbox ID to FILE, which is replaced as a whole when it exists, and end the sandbox."""
+    from .sandbox import Sandbox
+
+    Sandbox.get(sandbox).save(file, leave_running=leave_running)
+
+
+@cli.command()
+@click.option("--name", default="", metavar="ID", help="Name of the restored sandbox; the saved one otherwise.")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.pass_obj
+def restore(closed: frozenset[int], /, file: str, name: str) -> int:
+    """Go on with the sandbox saved in FILE; ends as run does."""
+    from .foreground import Foreground
+
+    return Foreground(closed).restore(os.path.abspath(file), name)
+
+
+@cli.group(cls=_Verbs)
+def trace() -> None:
+    """Look at traces that `run --trace FILE` has recorded."""
+
+
+@trace.command("show")
+@click.argument("file", type=click.File("rb"))
+def trace_show(file: Any) -> None:
+    """Print every record of FILE."""
+    from .traces import show
+
+    show(file, click.echo)
+
+
+@trace.command("replay")
+@click.argument("file", type=click.File("rb"))
+def trace_replay(file: Any) -> int:
+    """Feed FILE to the actors, with no host and no program: they must do the same again. Exit status 1 if not."""
+    from .traces import replay
+
+    return replay(file, click.echo)
+
+
+@cli.command()
+def syscalls() -> None:
+    """Print the system calls that there are, and what is missing of them."""
+    from ..actors.thread_group import families
+    from ..actors.thread_group.table import TABLE
+
+    families.load()
+    rows: list[tuple[str, ...]] = [("NUMBER", "NAME", "SUPPORT", "NOTE")]
+    rows += [(str(e.number), e.name, e.support.value, e.note) for _, e in sorted(TABLE.items())]
+    _print_table(rows)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     closed = fill_closed_streams()
@@ -128,6 +295,9 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         return 130
+    except SpecError as error:
+        sys.stderr.write(f"greenroom: {error}\n")
+        return STATUS_USAGE
     except (GreenroomError, OSError) as error:
         sys.stderr.write(f"greenroom: {error}\n")
         return STATUS_FAILED

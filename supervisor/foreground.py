@@ -30,12 +30,19 @@ from .spawner import Spawner
 from .streams import CLOSED_STREAM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ..config.spec import Command, SandboxSpec
     from .actor import Supervisor
 
-__all__ = ["Foreground", "exit_status_of"]
+__all__ = [
+    "GROUP_SIGNALS",
+    "Foreground",
+    "complain",
+    "exit_status_of",
+    "shell_status",
+    "status_of_exec_error",
+]
 
 STATUS_TIMEOUT = 124
 STATUS_FAILED = 125
@@ -43,10 +50,10 @@ STATUS_NOT_EXECUTABLE = 126
 STATUS_NOT_FOUND = 127
 
 #: Signals that go to the foreground process group, as those of a terminal do; SIGTERM is for the program alone.
-_GROUP_SIGNALS = frozenset(
+GROUP_SIGNALS = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH, signal.SIGHUP}
 )
-_FORWARDED = _GROUP_SIGNALS | {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+_FORWARDED = GROUP_SIGNALS | {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 #: How often, and how many times, the program is looked at after SIGTSTP: has it stopped?
 _STOP_LOOK_NS = 20_000_000
@@ -56,6 +63,16 @@ _STOP_LOOKS = 10
 def exit_status_of(status: int) -> int:
     """Return the exit status that stands for a wait status."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def shell_status(returncode: int) -> int:
+    """Return the exit status that stands for a return code as subprocess has it: -N becomes 128 + N."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def status_of_exec_error(number: int) -> int:
+    """Return the exit status for a program that execve(2) refused with the errno *number*."""
+    return STATUS_NOT_FOUND if number == errno.ENOENT else STATUS_NOT_EXECUTABLE
 
 
 class Foreground:
@@ -78,17 +95,37 @@ class Foreground:
     def run(self, spec: SandboxSpec, command: Command) -> int:
         """Run *command* in a new sandbox; return the exit status for this process. GreenroomError, OSError."""
         self._program = os.fsdecode(command.argv[0])
+
+        def begin() -> Supervisor:
+            sandbox = self._host.create(spec)
+            sandbox.boot(lambda reply: self._booted(reply, command))
+            return sandbox
+
+        return self._live(begin)
+
+    def restore(self, path: str, name: str) -> int:
+        """Go on with the sandbox saved at *path*; return the exit status for this process. As :meth:`run`."""
+
+        def begin() -> Supervisor:
+            return self._host.restore(path, name, self._restored)
+
+        return self._live(begin)
+
+    def _live(self, begin: Callable[[], Supervisor]) -> int:
         with self._signals():
             try:
-                self._sandbox = sandbox = self._host.create(spec)
                 self._host.on_sandbox_ended = lambda _name: self._loop.stop()
-                sandbox.boot(lambda reply: self._booted(reply, command))
+                self._sandbox = sandbox = begin()
                 self._host.serve()
                 self._loop.run()
                 return self._conclude(sandbox)
             finally:
                 self._restore_terminal()
                 self._host.close()
+
+    def _restored(self, reply: Message) -> None:
+        if self._sandbox is not None and not isinstance(reply, Failed):
+            self._pid = self._sandbox.main_pid
 
     def _booted(self, reply: Message, command: Command) -> None:
         if self._sandbox is not None and not isinstance(reply, Failed):
@@ -100,7 +137,7 @@ class Foreground:
         if isinstance(reply, ProcessStarted):
             self._pid = reply.pid
         elif isinstance(reply, Failed) and reply.kind == "ExecError":
-            self._result = STATUS_NOT_FOUND if reply.errno == errno.ENOENT else STATUS_NOT_EXECUTABLE
+            self._result = status_of_exec_error(reply.errno)
             self._sandbox.end("exited", f"{self._program}: {reply.text}")
         elif isinstance(reply, Failed):
             self._sandbox.end("failed", reply.text)
@@ -108,11 +145,11 @@ class Foreground:
     def _conclude(self, sandbox: Supervisor) -> int:
         report = sandbox.end_report
         if self._result is not None:
-            _complain(report.reason)
+            complain(report.reason)
             return self._result
         if report.cause == "exited":
             return exit_status_of(report.status)
-        _complain(report.reason or report.cause)
+        complain(report.reason or report.cause)
         if report.cause == "timeout":
             return STATUS_TIMEOUT
         if report.cause == "killed":
@@ -154,7 +191,7 @@ class Foreground:
                 self._result = 128 + signo
                 sandbox.end("killed", f"signal {signo} before the program was started")
             return
-        group = signo in _GROUP_SIGNALS
+        group = signo in GROUP_SIGNALS
         foreground = group and self._terminal == 0
         pid = -self._pid if group and not foreground else self._pid
         request = SignalProcess(sandbox=sandbox.spec.name, pid=pid, signo=signo, foreground=foreground)
@@ -191,7 +228,8 @@ def _taken_by_loop(*_: object) -> None:
     """Handle a signal: its number is in the wake-up descriptor, where the loop reads it."""
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """Say something on standard error, where there is one."""
     if sys.stderr is not None:
         sys.stderr.write(f"greenroom: {text}\n")
         sys.stderr.flush()

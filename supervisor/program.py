@@ -17,7 +17,7 @@ from ..messages.supervisor import Execute, ProcessEnded, ProcessStarted, SignalP
 from .errors import CommandFailed, ProcessLookupFailed, SandboxEnded, TimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..config.spec import Command
     from .client import Connection
@@ -57,8 +57,10 @@ class Process:
     Use it as a context manager to close the streams and wait for the end.
     """
 
-    def __init__(self, connection: Connection, sandbox: str, command: Command) -> None:
-        """Start *command*; ``Sandbox.exec`` is the way to do that. ExecError, SandboxEnded."""
+    def __init__(
+        self, connection: Connection, sandbox: str, command: Command, streams: Sequence[int] | None = None
+    ) -> None:
+        """Start *command* on *streams*, or on new pipes or a new terminal; ``Sandbox.exec`` is the way to do that."""
         self._connection = connection
         self._sandbox = sandbox
         self.argv: tuple[str, ...] = tuple(os.fsdecode(argument) for argument in command.argv)
@@ -69,16 +71,20 @@ class Process:
         self.stderr: io.RawIOBase | None = None
         self._terminal = -1
         #: Process id in the sandbox.
-        self.pid = self._start(command)
+        self.pid = self._start_with_own_streams(command) if streams is None else self._start(command, streams)
 
-    def _start(self, command: Command) -> int:
+    def _start(self, command: Command, streams: Sequence[int]) -> int:
+        made = self._connection.request_with_streams(
+            streams,
+            lambda number: Execute(sandbox=self._sandbox, command=command, streams=number),
+            ProcessStarted,
+        )
+        return made.pid
+
+    def _start_with_own_streams(self, command: Command) -> int:
         theirs, ours = _open_terminal() if command.terminal else _open_pipes()
         try:
-            made = self._connection.request_with_streams(
-                theirs,
-                lambda number: Execute(sandbox=self._sandbox, command=command, streams=number),
-                ProcessStarted,
-            )
+            pid = self._start(command, theirs)
         except BaseException:
             _close(set(ours))
             raise
@@ -89,7 +95,7 @@ class Process:
         self.stdin = open(ours[0], "wb", buffering=0)  # noqa: SIM115  # closed by close()
         self.stdout = open(ours[1], "rb", buffering=0)  # noqa: SIM115
         self.stderr = open(ours[2], "rb", buffering=0) if len(ours) > 2 else None  # noqa: SIM115
-        return made.pid
+        return pid
 
     def poll(self) -> int | None:
         """Return the return code, or None while it runs."""
@@ -125,6 +131,10 @@ class Process:
         """Send it a signal, which does nothing once it has ended. OSError for a bad signal number."""
         if self.returncode is None:
             self._signal(self.pid, signal, foreground=False)
+
+    def forward(self, signal: int, *, to_group: bool) -> None:
+        """Send a signal that was meant for it: to it alone, or to its process group as a terminal would."""
+        self._signal(-self.pid if to_group else self.pid, signal, foreground=False)
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does: SIGINT to the foreground process group of its terminal, or else to its own group."""

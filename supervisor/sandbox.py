@@ -24,7 +24,7 @@ from .errors import SandboxEnded, SandboxFailed, SandboxNotFound, SpecError, Sup
 from .program import Process, Result, returncode_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..messages.task_set import ProcessRow
 
@@ -195,7 +195,31 @@ class Sandbox:
 
         ExecError when it cannot be executed; SandboxEnded, SandboxFailed.
         """
-        command = Command(
+        return Process(self._connection, self.id, self._command(argv, tty=tty, env=env, cwd=cwd, user=user))
+
+    def exec_with_streams(
+        self,
+        argv: Sequence[str | bytes],
+        streams: Sequence[int],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+    ) -> Process:
+        """Start a program on three descriptors of this process (NULL_STREAM, CLOSED_STREAM), which stay open here."""
+        command = self._command(argv, tty=False, env=env, cwd=cwd, user=user)
+        return Process(self._connection, self.id, command, streams)
+
+    def _command(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        tty: bool,
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: str | None,
+    ) -> Command:
+        return Command(
             argv=tuple(os.fsencode(argument) for argument in argv),
             envv=tuple(os.fsencode(f"{key}={value}") for key, value in {**self._spec.env, **(env or {})}.items()),
             cwd=self._spec.cwd if cwd is None else cwd,
@@ -203,7 +227,6 @@ class Sandbox:
             terminal=tty,
             limits=self._spec.limits,
         )
-        return Process(self._connection, self.id, command)
 
     # -- the sandbox as a whole ---------------------------------------------------------------------------------
 
@@ -225,6 +248,11 @@ class Sandbox:
         """Write a checkpoint to *path*, which is replaced when it exists; then end it unless *leave_running*."""
         request = messages.SaveSandbox(sandbox=self.id, path=os.path.abspath(path), leave_running=leave_running)
         self._connection.request(request, messages.SandboxSaved)
+
+    def send_signal(self, signal: int) -> None:
+        """Send its first program a signal. ProcessLookupFailed when that has ended."""
+        request = messages.SignalProcess(sandbox=self.id, pid=0, signo=signal, foreground=False)
+        self._connection.request(request, Done)
 
     def kill(self) -> None:
         """End it and everything in it; returns when nothing is left. Harmless when it has ended."""
