@@ -181,7 +181,8 @@ def _map_segment(task: Task, file: OpenFile, segment: Segment, bias: int, flags:
         task.memory.map(task, page, segment.filesz + skew, prot, flags, file, offset)
         anonymous_start = page_align(file_end)
         if segment.memsz > segment.filesz and prot & VM_WRITE:
-            task.memory.write(file_end, bytes(min(anonymous_start, start + segment.memsz) - file_end))
+            # To the end of the page, whatever memsz says: ld.so allocates from there.
+            task.memory.write(file_end, bytes(anonymous_start - file_end))
     anonymous_end = page_align(start + segment.memsz)
     if anonymous_end > anonymous_start:
         extra = VM_READ | VM_WRITE | prot & VM_EXEC

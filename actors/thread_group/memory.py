@@ -23,6 +23,7 @@ from .vma import (
     NOWHERE,
     PAGE_SIZE,
     VM_ACCESS,
+    VM_ACCOUNT,
     VM_DONTCOPY,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -323,6 +324,8 @@ class MemoryManager(UserAccess):
         if vm_flags & VM_LOCKED:
             self._check_map_locked(task, length // PAGE_SIZE)
         vm_flags |= _file_flags(file, prot, flags) if file is not None else _anonymous_flags(flags)
+        if vm_flags & (VM_WRITE | VM_SHARED | VM_NORESERVE) == VM_WRITE:
+            vm_flags |= VM_ACCOUNT
         self._check_map_growth(task, address, length, vm_flags)
         self._map_now(task, Vma(address, address + length, vm_flags, file, offset if file else 0), flags)
         return address
@@ -408,8 +411,9 @@ class MemoryManager(UserAccess):
         reached, refusal = self._protectable(task, start, end, prot & VM_ACCESS)
         if reached > start:
             task.host.mprotect(start, reached - start, host_prot(prot))
-            self.vmas.set_flags(start, reached, VM_ACCESS, prot & VM_ACCESS)
-            self._hit = NOWHERE
+            if prot & VM_WRITE:
+                self.vmas.account(start, reached)
+            self.set_flags(start, reached, VM_ACCESS, prot & VM_ACCESS)
         if refusal is not None:
             raise refusal
 
@@ -596,7 +600,7 @@ _INHERITED: Final = (
     "bottom_up",
     "membarrier_registrations",
 )
-_DATA_FLAGS: Final = VM_READ | VM_WRITE | VM_MAYACCESS
+_DATA_FLAGS: Final = VM_READ | VM_WRITE | VM_MAYACCESS | VM_ACCOUNT
 
 
 def host_prot(prot: int) -> int:

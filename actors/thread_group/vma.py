@@ -245,6 +245,14 @@ class VmaList:
             self._count(vma, 1)
         self.merge(start, end)
 
+    def account(self, start: int, end: int) -> None:
+        """Private memory in the range becomes writable: from now on Linux charges it, and it merges with no other."""
+        self.split(start)
+        self.split(end)
+        for vma in self.overlapping(start, end):
+            if not vma.flags & (VM_SHARED | VM_NORESERVE):
+                vma.flags |= VM_ACCOUNT
+
     def set_name(self, start: int, end: int, name: str) -> None:
         """Name the anonymous memory in the range (PR_SET_VMA_ANON_NAME)."""
         self.split(start)
