@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .actor import ThreadGroup
     from .open_file import OpenFile
+    from .terminal import PtyMaster
     from .worker import Worker
 
 __all__ = ["FileTable", "OpenFiles"]
@@ -37,6 +38,9 @@ class OpenFiles:
         self._last_ino = _FIRST_INO
         #: Times of files without a name: when this worker began.
         self.boot_ns = worker.clock.realtime_ns()
+        #: A descriptor of the host's terminal, -1 for none, and the masters of the guest's pseudo-terminals by index.
+        self.host_terminal_fd = -1
+        self.masters: dict[int, PtyMaster] = {}
 
     def enter(self, file: OpenFile) -> int:
         """Register a new file and return its number."""
@@ -62,6 +66,15 @@ class OpenFiles:
         """Return an unused inode number for a pipe, a socket or an anonymous file."""
         self._last_ino += 1
         return self._last_ino
+
+    def new_terminal_index(self) -> int:
+        """Return the lowest N for which this worker has no /dev/pts/N; workers take turns, so theirs never meet."""
+        number = int(self._worker.address.partition(":")[2] or 0)
+        step = max(1, self._worker.node.placement.workers)
+        index = number % step
+        while index in self.masters:
+            index += step
+        return index
 
 
 class FileTable:

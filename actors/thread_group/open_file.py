@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EAGAIN, EBADF, EINVAL, ENOTTY, ESPIPE
+from errno import EAGAIN, EBADF, EINVAL, ENOTTY, ENXIO, ESPIPE
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ...messages.mount_namespace import FileStatus, ReleaseHandle, ReleaseLocks
@@ -202,6 +202,10 @@ class OpenFile:
     def sync(self, *, data_only: bool) -> int:
         """fsync(2), fdatasync(2)."""
         raise OSError(EINVAL, "")
+
+    def reopen(self, task: Task, flags: int) -> OpenFile:
+        """open(2) of /proc/self/fd/N when N is this file and MountNamespace does not know it. ENXIO."""
+        raise OSError(ENXIO, "")
 
     # -- waiting ------------------------------------------------------------------------------------------------
 

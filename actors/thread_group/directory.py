@@ -1,0 +1,128 @@
+"""Open directories, and descriptors opened with O_PATH.
+
+Linux counterpart: fs/readdir.c.  Entries and their positions are MountNamespace's; the position of the next read is kept here.
+/proc/PID/fd and fdinfo are the exception: what they list is the descriptor table of a process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EBADF, EINVAL, EISDIR
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from ...messages.mount_namespace import DirectoryEntry, ReadDirectory
+from ...messages.task_set import ReadProc
+from ..runtime.actor import Ask
+from .open_file import Identity, OpenFile
+from .task import Petition
+
+if TYPE_CHECKING:
+    from ..runtime.actor import Asking
+    from .task import Task
+    from .worker import Worker
+
+__all__ = ["DescriptorDirectory", "Directory", "PathFile"]
+
+#: Inode numbers of the names in /proc/PID/fd; nobody compares them.
+_DESCRIPTOR_INO: Final = 1 << 40
+_HEADER_BYTES: Final = 19
+
+
+class Directory(OpenFile):
+    """A directory that was opened for reading."""
+
+    __slots__ = ("offset",)
+    kind: ClassVar[str] = "directory"
+
+    def __init__(self, worker: Worker, identity: Identity, flags: int) -> None:
+        super().__init__(worker, identity, flags)
+        #: Position of the next entry.
+        self.offset = 0
+
+    def entries(self, task: Task, max_bytes: int) -> Asking:
+        """Return the next entries that fit; the caller moves ``offset``. ENOENT, EINVAL."""
+        request = ReadDirectory(handle=self.handle, offset=self.offset, max_bytes=max_bytes)
+        reply = yield Ask(self.identity.namespace, request)
+        return reply.entries
+
+    def pull(self, task: Task, count: int, offset: int | None) -> Any:
+        """A directory is not read so."""
+        raise OSError(EISDIR, "")
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        """Go back to a position that getdents gave. EINVAL."""
+        if whence == os.SEEK_CUR:
+            offset += self.offset
+        elif whence != os.SEEK_SET:
+            raise OSError(EINVAL, "")
+        if offset < 0:
+            raise OSError(EINVAL, "")
+        self.offset = offset
+        return offset
+
+    def sync(self, *, data_only: bool) -> int:
+        """Names are always on the disk that is not there."""
+        return 0
+
+    def position(self) -> int:
+        """Return the position of the next entry."""
+        return self.offset
+
+
+class DescriptorDirectory(Directory):
+    """/proc/PID/fd and /proc/PID/fdinfo."""
+
+    __slots__ = ("name", "pid")
+    kind: ClassVar[str] = "descriptors"
+
+    def __init__(self, worker: Worker, identity: Identity, flags: int, pid: int, name: str) -> None:
+        super().__init__(worker, identity, flags)
+        self.pid = pid
+        self.name = name
+
+    def entries(self, task: Task, max_bytes: int) -> Asking:
+        """List the descriptors of the own process, or petition for another's."""
+        kind = stat.S_IFLNK >> 12 if self.name.endswith("fd") else stat.S_IFREG >> 12
+        if self.pid == task.group.pid:
+            names = [b"%d" % fd for fd in task.group.files.descriptors()]
+        else:
+            answer = task.take_answer()
+            if answer is None:
+                return Petition(ReadProc, {"pid": self.pid, "name": self.name})
+            names = answer.text.split()
+        listed = [(b".", 4), (b"..", 4), *((name, kind) for name in names)]
+        return _fitting(listed, self.offset, max_bytes)
+        yield  # a generator, like the base's
+
+    def state(self) -> dict[str, Any]:
+        """Add whose it is."""
+        return {**super().state(), "pid": self.pid, "name": self.name}
+
+
+def _fitting(listed: list[tuple[bytes, int]], offset: int, max_bytes: int) -> tuple[DirectoryEntry, ...]:
+    entries: list[DirectoryEntry] = []
+    for position in range(offset, len(listed)):
+        name, kind = listed[position]
+        max_bytes -= (_HEADER_BYTES + len(name) + 8) & -8
+        if max_bytes < 0:
+            if not entries:
+                raise OSError(EINVAL, "")
+            break
+        entries.append(DirectoryEntry(ino=_DESCRIPTOR_INO + position, offset=position + 1, type=kind, name=name))
+    return tuple(entries)
+
+
+class PathFile(OpenFile):
+    """O_PATH: a place in the tree, not opened."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "path"
+
+    def pull(self, task: Task, count: int, offset: int | None) -> Any:
+        """There is nothing to read through it."""
+        raise OSError(EBADF, "")
+
+    def push(self, task: Task, data: bytes, offset: int | None) -> Any:
+        """Nor to write."""
+        raise OSError(EBADF, "")

@@ -1,0 +1,196 @@
+"""open(2): from MountNamespace's answer to an open file.
+
+Linux counterpart: do_sys_openat2 (fs/open.c), fifo_open (fs/pipe.c), chrdev_open, proc_pid_get_link's jumps.  Asks
+MountNamespace Open; which class of open file results is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import ELOOP, ENOENT, ENOTDIR, ENXIO
+from typing import TYPE_CHECKING, Any, Final
+
+from ...messages.mount_namespace import GetStatus, KeepHandle, Open, Opened, ReleaseHandle
+from ..runtime.actor import Ask
+from . import terminal
+from .device import DEVICES
+from .directory import DescriptorDirectory, Directory, PathFile
+from .open_file import ACCESS_MODE, Identity, OpenFile
+from .paths import base_of, magic_target, who
+from .pipe import PipeFile
+from .regular_file import RegularFile
+from .task import ERESTARTSYS, Block
+from .text_file import MemoryImage, ProcessFile, TextFile
+
+if TYPE_CHECKING:
+    from ..runtime.actor import Asking
+    from .task import Task
+
+__all__ = ["open_at", "open_handle", "release_handle"]
+
+_O_TMPFILE_BIT: Final = os.O_TMPFILE & ~os.O_DIRECTORY
+_MAX_LINKS: Final = 40
+#: How often a FIFO's opener looks for its other end, which may be in another worker and cannot wake it then.
+_FIFO_RETRY_NS: Final = 20_000_000
+
+
+def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve: int = 0) -> Asking:
+    """Open a path and return the new descriptor, or the wait for a FIFO's other end."""
+    group = task.group
+    parked = group.files.take_opening(task.tid)
+    if parked is not None:
+        return _open_fifo(task, parked, flags)
+    group.files.free_descriptor(group)
+    if not path:
+        raise OSError(ENOENT, "")
+    base = base_of(task, dirfd, path)
+    if not flags & (os.O_CREAT | _O_TMPFILE_BIT):
+        mode = 0
+    try:
+        file = yield from _open(task, base, path, flags, mode & 0o7777 & ~group.fs.umask, resolve)
+    except OSError as error:
+        if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:
+            raise
+        return (yield from _wait_for_reader(task, base, path))
+    if type(file) is PipeFile and not file.flags & os.O_NONBLOCK:
+        return _open_fifo(task, file, flags)
+    return group.files.add(group, file, close_on_exec=bool(flags & os.O_CLOEXEC))
+
+
+def _open(task: Task, base: int, path: bytes, flags: int, mode: int, resolve: int) -> Asking:
+    """Ask until no magic link is left, and make the open file."""
+    for _ in range(_MAX_LINKS):
+        opened = yield _ask(task, base, path, flags, mode, resolve)
+        if not opened.magic:
+            return make_file(task, opened, flags)
+        target = magic_target(task, opened.proc_pid, opened.magic)
+        if not opened.rest:
+            return (yield from _jump(task, target, flags))
+        if isinstance(target, OpenFile):
+            raise OSError(ENOTDIR, "")
+        base, path, resolve = target, b"." if opened.rest == b"/" else opened.rest, 0
+    raise OSError(ELOOP, "")
+
+
+def _ask(task: Task, base: int, path: bytes, flags: int, mode: int, resolve: int) -> Ask:
+    message = Open(
+        root=task.group.fs.root,
+        base=base,
+        path=path,
+        flags=flags,
+        mode=mode,
+        resolve=resolve,
+        for_exec=False,
+        who=who(task),
+    )
+    return Ask(task.group.mount_namespace, message)
+
+
+def _jump(task: Task, target: int | OpenFile, flags: int) -> Asking:
+    """The path ended in a magic link: open what it stands for once more."""
+    if isinstance(target, OpenFile):
+        if flags & os.O_DIRECTORY:
+            raise OSError(ENOTDIR, "")
+        return target.reopen(task, flags)
+    if flags & os.O_PATH:
+        return (yield from _path_file(task, target, flags))
+    opened = yield _ask(task, target, b"", flags, 0, 0)
+    return make_file(task, opened, flags)
+
+
+def _path_file(task: Task, handle: int, flags: int) -> Asking:
+    """O_PATH through a magic link: one more reference to the same place."""
+    namespace = task.group.mount_namespace
+    request = GetStatus(root=task.group.fs.root, base=handle, path=b"", follow=True, who=who(task))
+    status = (yield Ask(namespace, request)).status
+    task.worker.tell(namespace, KeepHandle(handle=handle))
+    identity = Identity(mode=status.mode, ino=status.ino, dev=status.dev, handle=handle, namespace=namespace)
+    return PathFile(task.worker, identity, flags)
+
+
+def open_handle(task: Task, handle: int, flags: int) -> Asking:
+    """Return a new open file of what *handle* stands for."""
+    return make_file(task, (yield _ask(task, handle, b"", flags, 0, 0)), flags)
+
+
+# -- which kind of open file ----------------------------------------------------------------------------------------
+
+
+def make_file(task: Task, opened: Opened, flags: int) -> OpenFile:
+    """Make the open file of what MountNamespace opened. ENXIO for devices that are not there."""
+    identity = Identity(
+        mode=opened.mode,
+        ino=opened.ino,
+        dev=opened.dev,
+        rdev=opened.rdev,
+        path=opened.path,
+        handle=opened.handle,
+        namespace=task.group.mount_namespace,
+    )
+    try:
+        return _make(task, opened, identity, flags)
+    except OSError:
+        release_handle(task, opened.handle)
+        raise
+
+
+def release_handle(task: Task, handle: int) -> None:
+    """Give a handle back to MountNamespace."""
+    task.worker.tell(task.group.mount_namespace, ReleaseHandle(handles=(handle,)))
+
+
+def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFile:
+    worker = task.worker
+    kind = stat.S_IFMT(opened.mode)
+    if flags & os.O_PATH:
+        return PathFile(worker, identity, flags)
+    if opened.token >= 0:
+        fd = worker.node.descriptors.take(opened.token)
+        return (PipeFile if kind == stat.S_IFIFO else RegularFile)(worker, identity, flags, fd)
+    if kind == stat.S_IFDIR:
+        if opened.proc_file:
+            return DescriptorDirectory(worker, identity, flags, opened.proc_pid, opened.proc_file)
+        return Directory(worker, identity, flags)
+    if kind == stat.S_IFCHR:
+        return _character_device(task, identity, flags)
+    if kind != stat.S_IFREG:
+        raise OSError(ENXIO, "")
+    if opened.proc_file:
+        made = MemoryImage if opened.proc_file.endswith("mem") else ProcessFile
+        return made(worker, identity, flags, opened.proc_pid, opened.proc_file)
+    return TextFile(worker, identity, flags, opened.content)
+
+
+def _character_device(task: Task, identity: Identity, flags: int) -> OpenFile:
+    device = DEVICES.get(identity.rdev)
+    if device is not None:
+        return device(task.worker, identity, flags)
+    return terminal.open_device(task, identity, flags)
+
+
+# -- FIFOs ----------------------------------------------------------------------------------------------------------
+
+
+def _open_fifo(task: Task, file: OpenFile, flags: int) -> Any:
+    """Finish a blocking open of a FIFO, or park until its other end is open, too."""
+    group = task.group
+    assert isinstance(file, PipeFile)
+    if task.interrupted:
+        file.release()
+        return ERESTARTSYS
+    if file.flags & ACCESS_MODE == os.O_RDONLY and not file.has_writer():
+        group.files.park_opening(task.tid, file)
+        return file.wait_for_writer(task.worker.clock.monotonic_ns() + _FIFO_RETRY_NS)
+    fd = group.files.add(group, file, close_on_exec=bool(flags & os.O_CLOEXEC))
+    task.worker.wake(("fifo",))
+    return fd
+
+
+def _wait_for_reader(task: Task, base: int, path: bytes) -> Asking:
+    """ENXIO of an opening for writing: a FIFO without readers is waited for, anything else stays an error."""
+    request = GetStatus(root=task.group.fs.root, base=base, path=path, follow=True, who=who(task))
+    status = (yield Ask(task.group.mount_namespace, request)).status
+    if status is None or not stat.S_ISFIFO(status.mode):
+        raise OSError(ENXIO, "")
+    return Block(channels=(("fifo",),), deadline_ns=task.worker.clock.monotonic_ns() + _FIFO_RETRY_NS)

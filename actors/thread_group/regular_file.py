@@ -1,0 +1,156 @@
+"""Regular files: a guest's open file description is one of the host's.
+
+Linux counterpart: mm/filemap.c and mm/shmem.c.  Offset, O_APPEND, sharing over fork and dup, holes and seals are the host's;
+only RLIMIT_FSIZE is kept here, because the host's limit is the worker's.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EFBIG
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...messages.mount_namespace import FileStatus
+from . import signals
+from .limits import RLIM_INFINITY, Resource
+from .open_file import ACCESS_MODE, OpenFile
+
+if TYPE_CHECKING:
+    from .actor import ThreadGroup
+    from .task import Task
+
+__all__ = ["HostRegularFile", "MemoryFile", "RegularFile", "exceeded"]
+
+
+class RegularFile(OpenFile):
+    """A file that MountNamespace opened for us."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "regular"
+    fills: ClassVar[bool] = True
+    seekable: ClassVar[bool] = True
+
+    def pull(self, task: Task, count: int, offset: int | None) -> bytes:
+        """Read at the host's offset or at *offset*."""
+        if offset is None:
+            return self.worker.host.read(self.host_fd, count)
+        return self.worker.host.pread(self.host_fd, count, offset)
+
+    def push(self, task: Task, data: bytes, offset: int | None) -> int:
+        """Write at the host's offset (or the end, with O_APPEND) or at *offset*. EFBIG with SIGXFSZ."""
+        limit = task.group.limits.soft(Resource.FSIZE)
+        if limit != RLIM_INFINITY and data:
+            data = self._within(task, data, offset, limit)
+        if offset is None:
+            return self.worker.host.write(self.host_fd, data)
+        return self.worker.host.pwrite(self.host_fd, data, offset)
+
+    def _within(self, task: Task, data: bytes, offset: int | None, limit: int) -> bytes:
+        """Cut *data* to what RLIMIT_FSIZE allows (generic_write_check_limits)."""
+        host = self.worker.host
+        if self.flags & os.O_APPEND:
+            offset = host.file_status(self.host_fd)[7]
+        elif offset is None:
+            offset = host.seek(self.host_fd, 0, os.SEEK_CUR)
+        if offset >= limit:
+            exceeded(task)
+        return data[: limit - offset]
+
+    def unread(self, count: int) -> None:
+        """Step back."""
+        self.worker.host.seek(self.host_fd, -count, os.SEEK_CUR)
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        """Move the host's offset. EINVAL, ENXIO."""
+        return self.worker.host.seek(self.host_fd, offset, whence)
+
+    def position(self) -> int:
+        """Return the host's offset."""
+        return self.worker.host.seek(self.host_fd, 0, os.SEEK_CUR)
+
+    def truncate(self, task: Task, size: int) -> int:
+        """Set the size. EINVAL unless open for writing; EFBIG with SIGXFSZ; EPERM when sealed."""
+        if size > task.group.limits.soft(Resource.FSIZE):
+            exceeded(task)
+        self.worker.host.truncate(self.host_fd, size)
+        return 0
+
+    def allocate(self, task: Task, mode: int, offset: int, length: int) -> int:
+        """Reserve or free blocks, as far as the host's file system can."""
+        if offset + length > task.group.limits.soft(Resource.FSIZE):
+            exceeded(task)
+        self.worker.host.allocate(self.host_fd, mode, offset, length)
+        return 0
+
+    def sync(self, *, data_only: bool) -> int:
+        """Flush to the host's disk."""
+        self.worker.host.sync_file(self.host_fd, data_only)
+        return 0
+
+    def set_flags(self, flags: int) -> None:
+        """O_APPEND is the host's business; the others are ours."""
+        if (flags ^ self.flags) & os.O_APPEND:
+            host_flags = self.worker.host.file_flags(self.host_fd) & ~os.O_APPEND
+            self.worker.host.set_file_flags(self.host_fd, host_flags | flags & os.O_APPEND)
+        super().set_flags(flags)
+
+
+def exceeded(task: Task) -> None:
+    """RLIMIT_FSIZE is reached."""
+    siginfo = signals.kernel_siginfo(signals.SIGXFSZ, signals.SI_USER, pid=task.group.pid, uid=0)
+    signals.send(task.group, signals.SIGXFSZ, siginfo, task)
+    raise OSError(EFBIG, "")
+
+
+class HostRegularFile(RegularFile):
+    """A regular file without a name in the namespace: its attributes are read from the host."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "host_regular"
+
+    def local_status(self, group: ThreadGroup) -> FileStatus:
+        """Return sizes and times as the host has them, under our own identity."""
+        _, _, _, nlink, _, _, _, size, blksize, blocks, atime, mtime, ctime = self.worker.host.file_status(self.host_fd)
+        identity = self.identity
+        return FileStatus(
+            dev=identity.dev,
+            ino=identity.ino,
+            mode=identity.mode,
+            nlink=nlink,
+            uid=identity.uid,
+            gid=identity.gid,
+            rdev=0,
+            size=size,
+            blksize=blksize,
+            blocks=blocks,
+            atime_ns=atime,
+            mtime_ns=mtime,
+            ctime_ns=ctime,
+            btime_ns=0,
+            mount_id=0,
+        )
+
+
+    def reopen(self, task: Task, flags: int) -> OpenFile:
+        """Another description of the same file."""
+        kept = flags & (ACCESS_MODE | os.O_APPEND | os.O_TRUNC)
+        return type(self)(self.worker, self.identity, flags, self.worker.host.reopen(self.host_fd, kept))
+
+
+class MemoryFile(HostRegularFile):
+    """memfd_create(2)."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "memfd"
+
+    def local_status(self, group: ThreadGroup) -> FileStatus:
+        """A memfd has no name: its link count is 0."""
+        import dataclasses
+
+        return dataclasses.replace(super().local_status(group), nlink=0)
+
+    def state(self) -> dict[str, Any]:
+        """Add the contents, which no one else saves."""
+        host = self.worker.host
+        size = host.file_status(self.host_fd)[7]
+        return {**super().state(), "content": host.pread(self.host_fd, size, 0)}

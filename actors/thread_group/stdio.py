@@ -1,0 +1,140 @@
+"""The descriptors that a sandbox's first process starts with: the host's own 0, 1 and 2.
+
+Linux counterpart: what init inherits from the boot console.  The host's open file descriptions behind them are shared with
+whoever started greenroom, so their flags are never changed: what can be is opened anew, non-blocking; the rest is asked for
+readiness before each call.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EAGAIN
+from select import POLLIN, POLLOUT
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from .device import DEVICES
+from .file_table import FileTable
+from .open_file import ACCESS_MODE, Identity, OpenFile
+from .pipe import PipeFile
+from .regular_file import HostRegularFile
+from .terminal import adopt_host_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .actor import ThreadGroup
+    from .task import Task
+    from .worker import Worker
+
+__all__ = ["HostStream", "open_stdio"]
+
+_TCGETS: Final = 0x5401
+_TERMIOS_BYTES: Final = 36
+#: What a pipe that polls as writable takes without waiting.
+_PIPE_BUF: Final = 4096
+#: st_dev of host files.
+_HOST_DEV: Final = 3
+
+
+class HostStream(OpenFile):
+    """A host descriptor that cannot be opened anew: a socket, a pipe of another user, a device."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "host_stream"
+    pollable: ClassVar[bool] = True
+    piece_bytes: ClassVar[int] = _PIPE_BUF
+
+    def pull(self, task: Task, count: int, offset: int | None) -> bytes:
+        """Read if that does not wait. EAGAIN."""
+        self._check(POLLIN)
+        return self.worker.host.read(self.host_fd, count)
+
+    def push(self, task: Task, data: bytes, offset: int | None) -> int:
+        """Write if that does not wait. EAGAIN."""
+        self._check(POLLOUT)
+        if stat.S_ISSOCK(self.mode):
+            return self.worker.host.send(self.host_fd, data)
+        return self.worker.host.write(self.host_fd, data)
+
+    def _check(self, events: int) -> None:
+        if not self.worker.host.poll(((self.host_fd, events),)):
+            raise BlockingIOError(EAGAIN, "")
+
+
+def open_stdio(group: ThreadGroup, fds: Sequence[int], terminal: bool) -> None:
+    """Give *group* a descriptor table with the host descriptors *fds* as 0, 1, 2...; -1 stays closed.
+
+    The host descriptors become ours.  *terminal*: descriptor 0 is the controlling terminal.
+    """
+    del terminal  # which terminal controls a session is TaskSet's
+    table = group.files = FileTable(group.group)
+    terminals: dict[int, OpenFile] = {}
+    for number, fd in enumerate(fds):
+        if fd >= 0:
+            table.put(group, number, _adopt(group, number, fd, terminals))
+
+
+def _adopt(group: ThreadGroup, number: int, fd: int, terminals: dict[int, OpenFile]) -> OpenFile:
+    worker = group.worker
+    status = worker.host.file_status(fd)
+    mode, rdev = status[2], status[6]
+    flags = worker.host.file_flags(fd) & (ACCESS_MODE | os.O_APPEND)
+    identity = Identity(
+        mode=mode,
+        ino=worker.files.new_ino(),
+        dev=_HOST_DEV,
+        rdev=rdev,
+        path=b"host:[%d]" % number,
+        uid=group.credentials.fsuid,
+        gid=group.credentials.fsgid,
+    )
+    if stat.S_ISREG(mode):
+        return HostRegularFile(worker, identity, flags, fd)
+    if stat.S_ISCHR(mode) and rdev in DEVICES:
+        worker.host.close(fd)
+        identity.path = b"/dev/null" if rdev == (1 << 8 | 3) else identity.path
+        return DEVICES[rdev](worker, identity, flags)
+    if stat.S_ISCHR(mode) and _is_terminal(worker, fd):
+        return _adopt_terminal(group, fd, flags, rdev, terminals)
+    if stat.S_ISFIFO(mode):
+        fresh = _opened_anew(worker, fd, flags)
+        if fresh >= 0:
+            identity.path = b""
+            return PipeFile(worker, identity, flags, fresh)
+    return HostStream(worker, identity, flags, fd)
+
+
+def _adopt_terminal(
+    group: ThreadGroup, fd: int, flags: int, rdev: int, terminals: dict[int, OpenFile]
+) -> OpenFile:
+    """All descriptors of one terminal are one open file, as a login shell has them."""
+    worker = group.worker
+    key = rdev << 2 | flags & ACCESS_MODE
+    if key in terminals:
+        worker.host.close(fd)
+        return terminals[key].hold()
+    fresh = _opened_anew(worker, fd, flags)
+    if fresh < 0:
+        identity = Identity(mode=stat.S_IFCHR | 0o620, ino=worker.files.new_ino(), dev=_HOST_DEV, rdev=rdev)
+        return HostStream(worker, identity, flags, fd)
+    file = terminals[key] = adopt_host_terminal(worker, fresh, flags, group.credentials.fsuid)
+    return file
+
+
+def _is_terminal(worker: Worker, fd: int) -> bool:
+    try:
+        worker.host.io_control(fd, _TCGETS, bytes(_TERMIOS_BYTES))
+    except OSError:
+        return False
+    return True
+
+
+def _opened_anew(worker: Worker, fd: int, flags: int) -> int:
+    """Return a non-blocking description of the same file in place of *fd*, which is closed; -1 when the host refuses."""
+    try:
+        fresh = worker.host.reopen(fd, flags & ACCESS_MODE | os.O_NONBLOCK)
+    except OSError:
+        return -1
+    worker.host.close(fd)
+    return fresh
