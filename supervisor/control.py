@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from ..actors.runtime.descriptors import receive_fds
 from ..config.logging import get_logger
 from ..messages.base import Failed, Message, Mode
 from ..messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
@@ -151,7 +152,7 @@ class DescriptorSocket:
         connection = self._connections.get(fd)
         while connection is not None:
             try:
-                data, fds, _, _ = socket.recv_fds(connection, _PACKET.size, 3, socket.MSG_CMSG_CLOEXEC)
+                data, fds = receive_fds(connection, _PACKET.size, 3, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
+from ..actors.runtime.descriptors import receive_fds
 from .runtime_directory import RuntimeDirectory
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Spawner:
 
     def _receive(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._channel, _MAX_REQUEST_BYTES, 1, socket.MSG_DONTWAIT)
+            data, fds = receive_fds(self._channel, _MAX_REQUEST_BYTES, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -216,7 +217,7 @@ class _SpawnerProcess:
 
     def _handle_request(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self._channel, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
+            data, fds = receive_fds(self._channel, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
         except OSError:
             return False
         if not data:
@@ -288,7 +289,7 @@ def _be_child(assignments: socket.socket, spawner: int) -> int:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _close_all_but(assignments.fileno())
-    data, fds, _, _ = socket.recv_fds(assignments, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
+    data, fds = receive_fds(assignments, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
     assignments.close()
     if not data:
         return 0  # kept in stock and not needed

@@ -11,9 +11,25 @@ import os
 import socket
 import struct
 
-__all__ = ["Descriptors"]
+__all__ = ["Descriptors", "receive_fds"]
 
 _TOKEN = struct.Struct("<Q")
+_FD = struct.Struct("=i")
+
+
+def receive_fds(source: socket.socket, size: int, max_fds: int, flags: int = 0) -> tuple[bytes, list[int]]:
+    """Receive one packet with the descriptors beside it; they are closed on exec.
+
+    Instead of ``socket.recv_fds``, which in Python 3.11 takes flags and ignores them.
+    """
+    space = socket.CMSG_SPACE(max_fds * _FD.size)
+    data, ancillary, _, _ = source.recvmsg(size, space, flags | socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(content) // _FD.size * _FD.size
+            fds += [fd for (fd,) in _FD.iter_unpack(content[:whole])]
+    return data, fds
 
 
 class Descriptors:
@@ -59,8 +75,8 @@ class Descriptors:
         for peer in self._peers.values():
             while token not in self._here:
                 try:
-                    data, fds, _, _ = socket.recv_fds(peer, _TOKEN.size, 1, socket.MSG_DONTWAIT)
-                except BlockingIOError:
+                    data, fds = receive_fds(peer, _TOKEN.size, 1, socket.MSG_DONTWAIT)
+                except OSError:  # nothing is there, or the peer has died
                     break
                 if not data:
                     break
