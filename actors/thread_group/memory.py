@@ -267,7 +267,7 @@ class MemoryManager(UserAccess):
                 raise _error(EEXIST)
             return address
         if address:
-            address = max(page_align(address), MMAP_MIN_ADDR)
+            address = max(address & -PAGE_SIZE, MMAP_MIN_ADDR)
             if address + length <= GUEST_TOP and self._is_free(address, address + length):
                 return address
         if flags & MAP_32BIT:
