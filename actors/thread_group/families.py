@@ -22,7 +22,9 @@ FAMILIES: tuple[str, ...] = (
     "sys_fd",
     "sys_io",
     "sys_path",
+    "sys_poll",
     "sys_ioctl",
+    "sys_socket",
     "sys_misc",
     "sys_sched",
 )
