@@ -48,13 +48,11 @@ def get_robust_list(task: Task, tid: S32, head: Address, length: Address) -> int
 
 
 def exit_robust_list(task: Task) -> None:
-    """Mark the locks that a dying thread holds, wake a waiter of each; then hand over its PI locks. EFAULT."""
+    """Hand over the PI locks of a dying thread that others wait for; mark the others, wake a waiter of each. EFAULT."""
+    futex_pi.hand_over_all(task)
     head, task.robust_list = task.robust_list[0], (0, 0)
-    try:
-        if head:
-            _walk(task, head)
-    finally:
-        futex_pi.hand_over_all(task)
+    if head:
+        _walk(task, head)
 
 
 def _walk(task: Task, head: int) -> None:
@@ -87,10 +85,8 @@ def _mark(task: Task, entry: int, offset: int, *, is_pending: bool) -> None:
         futex.wake(task, Futex(address, shared=True), 1, MATCH_ANY)
     if word & TID_MASK != task.tid:
         return
-    if is_pi and word & WAITERS:
-        return  # handed over with the other PI locks
     task.memory.write_u32(address, word & WAITERS | OWNER_DIED)
-    if word & WAITERS:
+    if word & WAITERS and not is_pi:
         futex.wake(task, Futex(address, shared=True), 1, MATCH_ANY)
 
 
