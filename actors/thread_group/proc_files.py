@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from ...messages.thread_group import ProcRequest
     from .actor import ThreadGroup
+    from .memory import MemoryManager
     from .task import Task
+
+    _Maker = Callable[[ThreadGroup, Task], bytes]
 
 __all__ = ["answer_request", "text_of", "write_text"]
 
@@ -143,36 +146,65 @@ def _refuse(_group: ThreadGroup, _task: Task) -> bytes:
     raise OSError(EACCES, "")
 
 
+def _command(_group: ThreadGroup, task: Task) -> bytes:
+    return task.command.encode(errors="surrogateescape") + b"\n"
+
+
+def _oom_adj(group: ThreadGroup, _task: Task) -> bytes:
+    """The older scale of -17..15."""
+    return b"%d\n" % (group.oom_score_adj * 17 // _WORST_OOM_SCORE)
+
+
+def _oom_score_adj(group: ThreadGroup, _task: Task) -> bytes:
+    return b"%d\n" % group.oom_score_adj
+
+
+def _personality(group: ThreadGroup, _task: Task) -> bytes:
+    return b"%08x\n" % group.memory.personality
+
+
+def _always(text: bytes) -> _Maker:
+    return lambda _group, _task: text
+
+
+def _of_memory(make: Callable[[MemoryManager], bytes]) -> _Maker:
+    return lambda group, _task: make(group.memory)
+
+
+def _of_group(make: Callable[[ThreadGroup], bytes]) -> _Maker:
+    return lambda group, _task: make(group)
+
+
 #: The files whose text is the same for a process and for each of its threads, but for the thread that they are about.
-_FILES: dict[str, Callable[[ThreadGroup, Task], bytes]] = {
-    "auxv": lambda group, _: proc_memory.auxv(group.memory),
-    "cgroup": lambda _group, _task: b"0::/\n",
-    "children": lambda _group, _task: b"",
-    "cmdline": lambda group, _: proc_memory.cmdline(group.memory),
-    "comm": lambda _, task: task.command.encode(errors="surrogateescape") + b"\n",
-    "coredump_filter": lambda _group, _task: b"00000033\n",
-    "environ": lambda group, _: proc_memory.environ(group.memory),
-    "gid_map": lambda _group, _task: _WHOLE_ID_MAP,
+_FILES: dict[str, _Maker] = {
+    "auxv": _of_memory(proc_memory.auxv),
+    "cgroup": _always(b"0::/\n"),
+    "children": _always(b""),
+    "cmdline": _of_memory(proc_memory.cmdline),
+    "comm": _command,
+    "coredump_filter": _always(b"00000033\n"),
+    "environ": _of_memory(proc_memory.environ),
+    "gid_map": _always(_WHOLE_ID_MAP),
     "io": _io,
     "limits": _limits,
-    "loginuid": lambda _group, _task: _UNSET_ID,
-    "maps": lambda group, _: proc_memory.maps(group.memory),
+    "loginuid": _always(_UNSET_ID),
+    "maps": _of_memory(proc_memory.maps),
     "mem": _refuse,
-    "oom_adj": lambda group, _: b"%d\n" % (group.oom_score_adj * 17 // _WORST_OOM_SCORE),
+    "oom_adj": _oom_adj,
     "oom_score": _oom_score,
-    "oom_score_adj": lambda group, _: b"%d\n" % group.oom_score_adj,
-    "personality": lambda group, _: b"%08x\n" % group.memory.personality,
+    "oom_score_adj": _oom_score_adj,
+    "personality": _personality,
     "schedstat": _schedstat,
-    "sessionid": lambda _group, _task: _UNSET_ID,
-    "setgroups": lambda _group, _task: b"allow\n",
-    "smaps": lambda group, _: proc_memory.smaps(group),
-    "smaps_rollup": lambda group, _: proc_memory.smaps_rollup(group),
-    "statm": lambda group, _: proc_memory.statm(group),
+    "sessionid": _always(_UNSET_ID),
+    "setgroups": _always(b"allow\n"),
+    "smaps": _of_group(proc_memory.smaps),
+    "smaps_rollup": _of_group(proc_memory.smaps_rollup),
+    "statm": _of_group(proc_memory.statm),
     "status": proc_status.status,
     "syscall": _syscall,
-    "timerslack_ns": lambda _group, _task: b"50000\n",
-    "uid_map": lambda _group, _task: _WHOLE_ID_MAP,
-    "wchan": lambda _group, _task: b"0",
+    "timerslack_ns": _always(b"50000\n"),
+    "uid_map": _always(_WHOLE_ID_MAP),
+    "wchan": _always(b"0"),
 }
 
 

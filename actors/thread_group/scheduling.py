@@ -1,6 +1,7 @@
 """How a thread asks to be scheduled: policy, priorities and CPUs, which greenroom keeps and reports without acting.
 
-Linux counterpart: what is visible of struct sched_entity and task_struct (kernel/sched/syscalls.c, block/ioprio.c).  The host schedules the host threads of the guest as it likes; what a program sets here it reads back.
+Linux counterpart: what is visible of struct sched_entity and task_struct (kernel/sched/syscalls.c, block/ioprio.c).
+The host schedules the host threads of the guest as it likes; what a program sets here it reads back.
 """
 
 from __future__ import annotations

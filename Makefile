@@ -1,0 +1,86 @@
+# The task runner: `make` lists the tasks. CI runs the same ones.
+#
+# Every task sets up what it needs and does it once: Debian packages (asked of apt only when one is missing, by root or
+# through sudo), a virtual environment in .venv, and this package in it, editable. Nothing needs an active environment.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE := $(VENV)/state
+
+# The program of `make run`, the arguments of `make test` and `make bench`.
+CMD ?= /bin/sh -c 'echo hello from a sandbox: uname says; uname -a'
+ARGS ?=
+
+RUN_PACKAGES := python3 python3-venv
+# What the tests run inside sandboxes, beside what every Debian has.
+TEST_PACKAGES := $(RUN_PACKAGES) bash busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
+	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
+
+.PHONY: help run test lint format typecheck bench setup setup-dev clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## run CMD in a sandbox: make run CMD="python3 -c 'print(6*7)'"
+	@$(BIN)/greenroom run -- $(value CMD)
+
+test: setup-dev ## run every test; ARGS goes to pytest: make test ARGS="-k pipes"
+	$(BIN)/pytest $(ARGS)
+
+lint: setup-dev ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup-dev ## fix style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy does not run the import hook of an editable install: it gets a directory in which the package has its name. That one
+# is in .venv, so that mypy, which looks for modules everywhere below the package, does not find it from inside again.
+typecheck: setup-dev ## check types, of the package and of each folder of tests
+	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/greenroom
+	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy -p greenroom
+	for folder in tests/*/; do ! compgen -G "$${folder}*.py" >/dev/null || (echo $$folder; cd $$folder; \
+		MYPYPATH=$(CURDIR)/$(VENV)/typecheck:. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+			--explicit-package-bases --follow-imports=silent *.py) || exit; done
+
+bench: setup-dev ## compare with native, and with proot, strace and runsc where they are: ARGS="--json FILE"
+	$(BIN)/python -m greenroom.bench $(ARGS)
+
+setup: $(STATE)/run
+setup-dev: $(STATE)/dev
+
+$(STATE)/run: pyproject.toml
+	@$(call need_packages,$(RUN_PACKAGES))
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@mkdir -p $(STATE) && touch $@
+
+$(STATE)/dev: pyproject.toml Makefile $(STATE)/run
+	@$(call need_packages,$(TEST_PACKAGES))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mkdir -p $(STATE) && touch $@
+
+clean: ## remove what the other tasks made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Install those Debian packages of the list that are missing. Elsewhere than on Debian, trust that they are there.
+define need_packages
+	command -v dpkg-query >/dev/null || exit 0; \
+	missing=(); for package in $(1); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing+=($$package); \
+	done; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	if [ $$(id -u) -eq 0 ]; then as_root=(); else as_root=(sudo); fi; \
+	command -v $${as_root[@]:-true} >/dev/null || { \
+		echo "these Debian packages are missing: $${missing[*]}; please install them as root" >&2; exit 1; }; \
+	$${as_root[@]} apt-get update -q && \
+	DEBIAN_FRONTEND=noninteractive $${as_root[@]} apt-get install -qy --no-install-recommends $${missing[@]}
+endef
