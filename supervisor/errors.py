@@ -80,6 +80,10 @@ class CommandFailed(GreenroomError):
         self.stderr = stderr
 
 
+class TraceError(GreenroomError):
+    """A trace file is damaged, or its replay went another way than the record."""
+
+
 class CheckpointError(GreenroomError):
     """A checkpoint file cannot be written, is damaged, or does not fit this machine; the text says what to do."""
 

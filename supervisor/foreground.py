@@ -24,9 +24,8 @@ from ..actors.runtime.loop import Loop
 from ..messages.base import Failed, Message
 from ..messages.supervisor import GuestProcesses, ListGuestProcesses, ProcessStarted, SignalProcess
 from .host import Host
-from .runtime_directory import RuntimeDirectory
-from .sandbox_process import PRELOAD
-from .spawner import Spawner
+from .sandbox_process import PRELOAD, ROLES
+from .spawner import Prepared, prepare
 from .streams import CLOSED_STREAM
 
 if TYPE_CHECKING:
@@ -78,12 +77,19 @@ def status_of_exec_error(number: int) -> int:
 class Foreground:
     """One sandbox whose end is this process's end."""
 
-    def __init__(self, closed: frozenset[int] = frozenset(), roles: Mapping[str, str] | None = None) -> None:
-        """*closed*: the standard streams that the caller has closed. Forks the spawner: call it before any thread."""
-        self._directory = RuntimeDirectory.create()
-        self._spawner = Spawner.fork(self._directory, PRELOAD)
+    def __init__(
+        self,
+        closed: frozenset[int] = frozenset(),
+        prepared: Prepared | None = None,
+        roles: Mapping[str, str] = ROLES,
+    ) -> None:
+        """*closed*: the standard streams that the caller has closed.
+
+        Without *prepared* it forks the spawner: call it before this process has any thread.
+        """
+        directory, spawner = prepared or prepare(PRELOAD)
         self._loop = Loop()
-        self._host = Host(self._loop, self._directory, self._spawner, **({"roles": roles} if roles else {}))
+        self._host = Host(self._loop, directory, spawner, roles)
         self._closed = closed
         self._sandbox: Supervisor | None = None
         self._program = ""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..messages.codec import EnvelopeKind
+from ..messages.supervisor import ProcessReady
+
 if TYPE_CHECKING:
     from ..actors.runtime.node import Node
     from ..actors.runtime.tape import Tape
     from ..platform.interface import Platform
 
-__all__ = ["start_actors"]
+__all__ = ["report_ready", "start_actors"]
 
 
 def start_actors(node: Node, *, workers: int, platform: str) -> None:
@@ -25,6 +28,12 @@ def start_actors(node: Node, *, workers: int, platform: str) -> None:
         _start_kernel_actors(node, workers)
     if node.process != "kernel":
         _start_worker(node, platform)
+
+
+def report_ready(node: Node) -> None:
+    """Tell the supervisor that this process's actors are there."""
+    ready = ProcessReady(process=node.process)
+    node.send(EnvelopeKind.TELL, f"process:{node.process}", "supervisor", 0, ready)
 
 
 def _port(tape: Tape | None, name: str, port: Any) -> Any:

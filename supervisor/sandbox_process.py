@@ -24,9 +24,7 @@ from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.loop import Loop
 from ..actors.runtime.node import Node, Placement
 from ..config.logging import configure_child
-from ..messages.codec import EnvelopeKind
-from ..messages.supervisor import ProcessReady
-from .sandbox_actors import start_actors
+from .sandbox_actors import report_ready, start_actors
 from .spawner import set_process_name
 
 if TYPE_CHECKING:
@@ -93,8 +91,7 @@ def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> 
         node = Node(assignment.process, Loop(), placement, descriptors, on_failure=_report_failed_actor)
         tape = _start_tape(node, assignment) if assignment.trace else None
         start(node, assignment)
-        ready = ProcessReady(process=assignment.process)
-        node.send(EnvelopeKind.TELL, f"process:{assignment.process}", "supervisor", 0, ready)
+        report_ready(node)
         if tape is None:
             signal.signal(signal.SIGTERM, _exit_at_once)
             node.loop.run()

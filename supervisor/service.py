@@ -14,9 +14,8 @@ import sys
 
 from ..actors.runtime.loop import Loop
 from .host import Host
-from .runtime_directory import RuntimeDirectory
 from .sandbox_process import PRELOAD
-from .spawner import Spawner, set_process_name
+from .spawner import prepare, set_process_name
 
 __all__ = ["main"]
 
@@ -25,8 +24,7 @@ def main(client_pid: int) -> int:
     """Serve until the client has gone; return the exit status."""
     if os.getppid() != client_pid:
         return 1  # it has gone already
-    directory = RuntimeDirectory.create()
-    spawner = Spawner.fork(directory, PRELOAD)
+    directory, spawner = prepare(PRELOAD)
     set_process_name("gr-supervisor")
     loop = Loop()
     host = Host(loop, directory, spawner)

@@ -25,7 +25,7 @@ import select
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ..actors.runtime.loop import Loop
 
-__all__ = ["Spawner", "set_process_name"]
+__all__ = ["Prepared", "Spawner", "prepare", "set_process_name"]
 
 #: Descriptors of one spawn request: configuration, report pipe, a socket per peer, a pidfd.
 _MAX_DESCRIPTORS = 128
@@ -58,6 +58,24 @@ def _prctl(option: int, argument: int | bytes) -> None:
 def set_process_name(name: str) -> None:
     """Set this process's comm, which ``ps`` and ``top`` of the host show; Linux keeps 15 bytes."""
     _prctl(_PR_SET_NAME, name.encode()[:15] + b"\0")
+
+
+class Prepared(NamedTuple):
+    """What a supervisor begins with."""
+
+    directory: RuntimeDirectory
+    spawner: Spawner
+
+    def abandon(self) -> None:
+        """Undo it before it was used."""
+        self.spawner.kill()
+        self.directory.remove()
+
+
+def prepare(preload: Sequence[str]) -> Prepared:
+    """Make a runtime directory and fork a spawner. As :meth:`Spawner.fork`."""
+    directory = RuntimeDirectory.create()
+    return Prepared(directory, Spawner.fork(directory, preload))
 
 
 class Spawner:
@@ -145,6 +163,11 @@ class Spawner:
             self._loop.unwatch(self._channel.fileno())
             self._loop = None
 
+    def kill(self) -> None:
+        """End a spawner that has forked nothing, whatever it is doing; its directory is left."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.close()
+
     def close(self) -> None:
         """End the spawner and all that it forked; returns when it is gone. Idempotent."""
         if self.pidfd < 0:
@@ -202,6 +225,7 @@ class _SpawnerProcess:
                 importlib.import_module(module)
         # What exists now is for ever: keeping the collector off it keeps its pages shared.
         gc.freeze()
+        gc.enable()
 
     def _serve(self) -> None:
         poll = select.poll()

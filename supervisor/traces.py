@@ -1,88 +1,98 @@
-"""``greenroom trace``: what a trace file holds, in words, and its replay."""
+"""Traces for people: what is in one, and whether the actors still do what it recorded.
+
+It owns nothing; the format is ``messages/trace.py``'s, the replay ``actors/runtime/replay.py``'s.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..actors.runtime.replay import replay_process
+from ..actors.runtime.replay import ReplayReport, replay_process
 from ..actors.runtime.tape import Diverged
-from ..messages.codec import EnvelopeKind, MalformedFrame, decode
-from ..messages.trace import BadTrace, RecordKind, TraceRecord, read_trace
-from .errors import GreenroomError
-from .sandbox_actors import start_actors
+from ..messages import catalogue
+from ..messages.codec import EnvelopeKind, MalformedFrame, decode, message_values
+from ..messages.trace import BadTrace, RecordKind, read_trace
+from .errors import TraceError
+from .sandbox_actors import report_ready, start_actors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..actors.runtime.node import Node
 
-__all__ = ["replay", "show"]
+__all__ = ["replay", "replay_trace", "show", "trace_lines"]
 
-#: Characters of one line of ``trace show``.
-_MAX_LINE = 240
+assert catalogue.MESSAGE_MODULES, "importing the catalogue declares every message, so that every frame decodes"
 
-
-def _records(file: BinaryIO) -> Iterator[TraceRecord]:
-    try:
-        yield from read_trace(file)
-    except BadTrace as error:
-        raise GreenroomError(f"{file.name}: {error}") from None
+#: Characters of one value in a line of ``trace show``.
+_VALUE_WIDTH = 120
 
 
-def show(file: BinaryIO, write: Callable[[str], Any]) -> None:
-    """Write a line for each record, and for each message in it. GreenroomError when the file is no trace."""
-    for number, record in enumerate(_records(file)):
-        for line in _lines(record):
-            text = f"{number:6} {record.process:8} {line}"
-            write(text if len(text) <= _MAX_LINE else text[: _MAX_LINE - 3] + "...")
-
-
-def _lines(record: TraceRecord) -> Iterator[str]:
-    kind, values = record.kind, record.values
-    if kind is RecordKind.FRAMES:
-        yield from (f"got   {_message(frame)}" for frame in values[0])
-    elif kind is RecordKind.SENT:
-        yield f"sent  {_message(values[0])}"
-    elif kind is RecordKind.CALL:
-        port, method, arguments, outcome = values
-        yield f"host  {port}.{method}({', '.join(map(repr, arguments))}) = {_outcome(outcome)}"
-    else:
-        yield f"{kind.name.lower():5} {' '.join(map(repr, values))}"
-
-
-def _outcome(outcome: list[Any]) -> str:
-    return repr(outcome[1]) if outcome[0] == 0 else f"errno {outcome[1]} ({outcome[2]})"
-
-
-def _message(frame: bytes) -> str:
-    try:
-        envelope = decode(frame)
-    except MalformedFrame as error:
-        return f"malformed frame: {error}"
-    kind = EnvelopeKind(envelope.kind).name.lower()
-    request = f" #{envelope.request}" if envelope.request else ""
-    return f"{envelope.sender} -> {envelope.receiver} {kind}{request} {envelope.message}"
-
-
-def replay(file: BinaryIO, write: Callable[[str], Any]) -> int:
-    """Replay each process; return 0 when all did the same again, else 1. GreenroomError when the file is no trace."""
+def replay_trace(file: BinaryIO) -> list[ReplayReport]:
+    """Replay every process of a trace. TraceError when it is damaged, or the actors did something else."""
     processes: dict[str, list[tuple[RecordKind, list[Any]]]] = {}
-    for record in _records(file):
-        processes.setdefault(record.process, []).append((record.kind, record.values))
-    status = 0
-    for process, records in processes.items():
-        try:
-            report = replay_process(process, records, _build)
-        except Diverged as error:
-            write(f"{process}: DIFFERENT: {error}")
-            status = 1
-        else:
-            write(
-                f"{process}: the same: {report.records} records, {report.frames_sent} messages sent, "
-                f"{report.host_calls} host calls, {report.actors} actors end in the same state"
-            )
-    return status
+    try:
+        for record in read_trace(file):
+            processes.setdefault(record.process, []).append((record.kind, record.values))
+        if not processes:
+            raise BadTrace("the file is empty")
+        return [replay_process(name, records, _build) for name, records in processes.items()]
+    except BadTrace as error:
+        raise TraceError(f"{error}: record the trace anew") from None
+    except Diverged as error:
+        raise TraceError(f"the replay went another way: {error}") from None
 
 
 def _build(node: Node, settings: dict[str, Any]) -> None:
     start_actors(node, workers=settings["workers"], platform=settings["platform"])
+    report_ready(node)
+
+
+def replay(file: BinaryIO, echo: Callable[[str], None]) -> int:
+    """Replay a trace and say what was compared; return the exit status."""
+    for report in replay_trace(file):
+        echo(
+            f"{report.process}: {report.records} records replayed; {report.frames_sent} frames sent and "
+            f"{report.host_calls} host calls as recorded; final state of {report.actors} actors equal"
+        )
+    return 0
+
+
+def show(file: BinaryIO, echo: Callable[[str], None]) -> None:
+    """Print a trace, one line a record. TraceError when it is damaged."""
+    try:
+        for line in trace_lines(file):
+            echo(line)
+    except BadTrace as error:
+        raise TraceError(f"{error}: record the trace anew") from None
+
+
+def trace_lines(file: BinaryIO) -> Iterator[str]:
+    """Yield one line for each record, frames decoded."""
+    for process, kind, values in read_trace(file):
+        if kind is RecordKind.FRAMES:
+            for frame in values[0]:
+                yield f"{process:<9} recv  {_frame(frame)}"
+        elif kind is RecordKind.SENT:
+            yield f"{process:<9} send  {_frame(values[0])}"
+        elif kind is RecordKind.CALL:
+            port, method, arguments, outcome = values
+            answer = _short(outcome[1]) if outcome[0] == 0 else f"errno {outcome[1]} ({outcome[2]})"
+            yield f"{process:<9} call  {port}.{method}({', '.join(map(_short, arguments))}) = {answer}"
+        else:
+            yield f"{process:<9} {kind.name.lower():<5} {' '.join(map(_short, values))}"
+
+
+def _frame(frame: bytes) -> str:
+    try:
+        kind, sequence, sender, receiver, request, message = decode(frame)
+    except MalformedFrame as error:
+        return f"malformed frame: {error}"
+    way = {EnvelopeKind.TELL: "tell", EnvelopeKind.ASK: f"ask {request}", EnvelopeKind.REPLY: f"reply {request}"}
+    values = ", ".join(map(_short, message_values(message)))
+    return f"{sender} -> {receiver} #{sequence} {way[EnvelopeKind(kind)]}: {type(message).__name__}({values})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}... ({len(text)} characters)"

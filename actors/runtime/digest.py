@@ -1,7 +1,7 @@
 """A digest of an actor's whole state, so that a replay can be compared with what it replays.
 
 It walks everything that the actor refers to and that is state: plain data, containers, and objects of this package. Ports, loops,
-sockets and functions are not state: only their type counts.
+sockets and functions are not state: only that there is one counts.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class _Walk:
 
     def _open_object(self, value: Any) -> list[Any]:
         kind = type(value)
-        self._feed("object", kind.__name__)
         module = "." + kind.__module__.partition(".")[2] + "."
         if not kind.__module__.startswith(_PACKAGE + ".") or module.startswith(_MACHINERY):
+            self._feed("machinery")
             return []
+        self._feed("object", kind.__name__)
         slots = [name for cls in kind.__mro__ for name in getattr(cls, "__slots__", ())]
         names = sorted({*slots, *getattr(value, "__dict__", {})})
         parts: list[Any] = []

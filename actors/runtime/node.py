@@ -87,7 +87,7 @@ class Node:
         self.process = process
         self.loop = loop
         self.placement = placement
-        self.descriptors = descriptors or Descriptors(process, {})
+        self.descriptors = self._own_descriptors = descriptors or Descriptors(process, {})
         self._on_failure = on_failure
         self._actors: dict[str, Actor] = {}
         self._sent: dict[tuple[str, str], int] = {}
@@ -272,7 +272,7 @@ class Node:
             push.close()
         self._inbox.close(linger=0)
         self._context.term()
-        self.descriptors.close()
+        self._own_descriptors.close()
 
     def __enter__(self) -> Node:
         return self
