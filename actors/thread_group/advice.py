@@ -120,11 +120,15 @@ def _advise_one(task: Task, vma: Vma, start: int, end: int, advice: int) -> None
         if advice in (MADV_WIPEONFORK,) and (vma.file is not None or vma.flags & VM_SHARED):
             raise _error(EINVAL)
         if advice in _HOST_FLAG_CHANGES:
+            if advice == MADV_WIPEONFORK:
+                task.memory.settle(task, start, end)
             task.host.madvise(start, end - start, advice)
         clear, put = _FLAG_CHANGES[advice]
         task.memory.set_flags(start, end, clear, put)
     elif advice in _DISCARDS:
         _check_discard(vma, advice)
+        if advice != MADV_REMOVE:
+            task.memory.discard_restored(task, start, end)
         task.host.madvise(start, end - start, advice if advice != MADV_DONTNEED_LOCKED else MADV_DONTNEED)
     elif advice in _POPULATES:
         task.host.madvise(start, end - start, advice)

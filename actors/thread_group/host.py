@@ -17,6 +17,8 @@ __all__ = ["WorkerHost"]
 
 #: Of a process's CPU clocks, the one that counts all of its time in ns (include/linux/posix-timers.h).
 _CPUCLOCK_SCHED = 2
+#: Pages that are looked up in /proc/TID/pagemap at once.
+_PAGEMAP_PAGES = 1 << 16
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -269,6 +271,23 @@ class WorkerHost:
             os.close(fd)
         # The two highest bits of the 64 say swapped and present.
         return bytes(1 if entry & 0xC0 else 0 for entry in entries[7::8])
+
+    def own_pages(self, host_tid: int, first_page: int, count: int) -> list[tuple[int, int]]:
+        """(first, end) of the runs of pages of a host task that are in memory or in swap and belong to no file."""
+        runs: list[tuple[int, int]] = []
+        with open(f"/proc/{host_tid}/pagemap", "rb", buffering=0) as file:
+            for begin in range(first_page, first_page + count, _PAGEMAP_PAGES):
+                wanted = min(_PAGEMAP_PAGES, first_page + count - begin)
+                entries = os.pread(file.fileno(), 8 * wanted, 8 * begin)
+                # Of the highest byte: present, swapped, and a file's.
+                states = entries[7::8]
+                for page, state in enumerate(states, begin):
+                    if state & 0xC0 and not state & 0x20:
+                        if runs and runs[-1][1] == page:
+                            runs[-1] = (runs[-1][0], page + 1)
+                        else:
+                            runs.append((page, page + 1))
+        return runs
 
     def membarrier(self, command: int) -> int:
         """membarrier(2) with no flags: MEMBARRIER_CMD_QUERY and _GLOBAL."""

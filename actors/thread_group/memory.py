@@ -186,6 +186,7 @@ class MemoryManager(UserAccess):
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
         child.set_executable(self.executable)
+        child.vmas.restored = self.vmas.restored.copy()
         for vma in self.vmas:
             if not vma.flags & VM_DONTCOPY:
                 copy = vma.part(vma.start, vma.end)
@@ -544,6 +545,7 @@ class MemoryManager(UserAccess):
     ) -> int:
         if len(self.vmas) >= MAX_MAP_COUNT - 3:
             raise _error(ENOMEM)
+        self.settle(task, old, old + old_length)
         moved = Vma(new, new + new_length, vma.flags, vma.file, vma.offset_at(old), vma.name)
         if old_length == 0:
             map_on_host(task, moved, 0)
@@ -558,11 +560,30 @@ class MemoryManager(UserAccess):
         self._changed()
         return new
 
+    # -- pages that came from a checkpoint ----------------------------------------------------------------------
+
+    def settle(self, task: Task, start: int, end: int) -> None:
+        """Make restored pages ordinary ones, for host calls that want a range to be one mapping or anonymous."""
+        for first, last in self.vmas.restored.within(start, end):
+            for at in range(first, last, _SETTLE_BYTES):
+                piece_end = min(at + _SETTLE_BYTES, last)
+                data = self.space.read(at, piece_end - at)
+                self.discard_restored(task, at, piece_end)
+                self.space.write(at, data)
+
+    def discard_restored(self, task: Task, start: int, end: int) -> None:
+        """Forget restored pages: what the mapping itself shows is there again."""
+        for first, last in self.vmas.restored.within(start, end):
+            for vma in self.vmas.overlapping(first, last):
+                map_on_host(task, vma.part(max(first, vma.start), min(last, vma.end)), 0)
+            self.vmas.restored.cut(first, last)
+
     # -- save and restore ---------------------------------------------------------------------------------------
 
     def snapshot_state(self, name_file: Callable[[Backing], Any]) -> dict[str, Any]:
         """Return everything but the pages as plain data; *name_file* gives a file the name that the save knows it by."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _INHERITED}
+        state["future_flags"] = self.future_flags
         state["executable"] = None if self.executable is None else name_file(self.executable)
         state["vmas"] = [
             (v.start, v.end, v.flags, None if v.file is None else name_file(v.file), v.offset, v.name)
@@ -574,6 +595,7 @@ class MemoryManager(UserAccess):
         """Become what was saved, mapping everything in *task*'s empty address space; the pages come after."""
         for name in _INHERITED:
             setattr(self, name, state[name])
+        self.future_flags = state["future_flags"]
         self.set_executable(None if state["executable"] is None else file_of(state["executable"]))
         for start, end, flags, file, offset, name in state["vmas"]:
             vma = Vma(start, end, flags, None if file is None else file_of(file), offset, name)
@@ -581,6 +603,8 @@ class MemoryManager(UserAccess):
             self._add(vma)
 
 
+#: Restored pages that are settled at once, in bytes.
+_SETTLE_BYTES: Final = 1 << 20
 #: What fork copies and a save keeps, beside the mappings.
 _INHERITED: Final = (
     "start_brk",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from .ranges import Ranges
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -136,7 +138,7 @@ NOWHERE: Final = Vma(0, 0, 0)
 class VmaList:
     """The mappings of one address space, ordered, without overlap."""
 
-    __slots__ = ("_starts", "_vmas", "data_pages", "file_users", "locked_pages", "total_pages")
+    __slots__ = ("_starts", "_vmas", "data_pages", "file_users", "locked_pages", "restored", "total_pages")
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -147,6 +149,8 @@ class VmaList:
         self.locked_pages = 0
         #: How many mappings each file has here.
         self.file_users: dict[Backing, int] = {}
+        #: Where private pages are the host's mapping of a checkpoint rather than what the mapping says.
+        self.restored = Ranges()
 
     def __len__(self) -> int:
         return len(self._vmas)
@@ -217,6 +221,8 @@ class VmaList:
         last = bisect_right(self._starts, end - 1)
         gone = self._vmas[first:last]
         del self._vmas[first:last], self._starts[first:last]
+        if self.restored:
+            self.restored.cut(start, end)
         for vma in gone:
             self._count(vma, -1)
         return gone
