@@ -7,7 +7,7 @@ for well-formed files, parses lazily through a stream, and takes a millisecond f
 from __future__ import annotations
 
 import struct
-from errno import EIO, ELIBBAD, ENOEXEC
+from errno import EINVAL, EIO, ELIBBAD, ENOEXEC
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -108,8 +108,10 @@ def _collect(
 
 
 def _read_interpreter(read: Callable[[int, int], bytes], offset: int, size: int, refusal: OSError) -> bytes:
-    if not 2 <= size <= _PATH_MAX or offset >= 1 << 63:
+    if not 2 <= size <= _PATH_MAX:
         raise refusal
+    if offset >= 1 << 63:
+        raise OSError(EINVAL, "negative offset")
     path = read(size, offset)
     if len(path) != size:
         raise OSError(EIO, "short PT_INTERP")

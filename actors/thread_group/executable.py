@@ -138,7 +138,8 @@ def _through_scripts(task: Task, request: ExecRequest, file: OpenFile, argv: lis
                 raise OSError(ENOENT, "the script's descriptor closes on exec")
             argv = [line.interpreter, *([] if line.argument is None else [line.argument]), name, *argv[1:]]
             name = line.interpreter
-            opened = yield from _open(task, ExecRequest(base_of(task, AT_FDCWD, name), name, 0, name))
+            # An empty name leads to the working directory, which is no program (EACCES).
+            opened = yield from _open(task, ExecRequest(base_of(task, AT_FDCWD, name), name or b".", 0, name))
         file.release()
         file = opened
     file.release()

@@ -83,6 +83,8 @@ CAP_IPC_LOCK: Final = 14
 CAP_SYS_RAWIO: Final = 17
 #: Linux keeps this free below a stack (stack_guard_gap).
 _STACK_GUARD: Final = 256 * PAGE_SIZE
+#: What a new program's stack has natively (stack_expand and a page of strings).
+_FIRST_STACK_PAGES: Final = 33
 _MAP_32BIT_START, _MAP_32BIT_END = 0x4000_0000, 0x8000_0000
 
 
@@ -133,6 +135,8 @@ class MemoryManager(UserAccess):
         self.start_code = self.end_code = 0
         self.start_data = self.end_data = 0
         self.start_stack = 0
+        #: Pages of the stack that Linux would not have mapped yet; RLIMIT_AS does not count them.
+        self.idle_stack_pages = 0
         self.arg_start = self.arg_end = 0
         self.env_start = self.env_end = 0
         #: The program, which /proc/PID/exe leads to; held while this memory lives (mm->exe_file).
@@ -272,7 +276,9 @@ class MemoryManager(UserAccess):
             if address + length <= GUEST_TOP and self._is_free(address, address + length):
                 return address
         if flags & MAP_32BIT:
-            return self.find_gap(length, low=_MAP_32BIT_START, high=_MAP_32BIT_END)
+            return self.find_gap(length, low=#: What a new program's stack has natively (stack_expand and a page of strings).
+_FIRST_STACK_PAGES: Final = 33
+_MAP_32BIT_START, high=_MAP_32BIT_END)
         return self.find_gap(length)
 
     def _is_free(self, start: int, end: int) -> bool:
@@ -293,7 +299,7 @@ class MemoryManager(UserAccess):
     def check_growth(self, task: Task, pages: int, flags: int) -> None:
         """ENOMEM when *pages* more pages with VM_* *flags* are too many (may_expand_vm)."""
         limits = task.group.limits
-        if self.vmas.total_pages + pages > limits.soft(Resource.AS) // PAGE_SIZE:
+        if self.vmas.total_pages - self.idle_stack_pages + pages > limits.soft(Resource.AS) // PAGE_SIZE:
             raise _error(ENOMEM)
         is_data = flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE
         if is_data and self.vmas.data_pages + pages > limits.soft(Resource.DATA) // PAGE_SIZE:
@@ -358,6 +364,7 @@ class MemoryManager(UserAccess):
         """Map a new program's stack; memory that is not touched is not there."""
         flags = VM_READ | VM_WRITE | VM_MAYACCESS | VM_GROWSDOWN | VM_NORESERVE | (VM_EXEC if executable else 0)
         vma = Vma(start, end, flags)
+        self.idle_stack_pages = max(vma.pages - _FIRST_STACK_PAGES, 0)
         map_on_host(task, vma, 0)
         self._add(vma)
 
@@ -614,6 +621,7 @@ _INHERITED: Final = (
     "start_data",
     "end_data",
     "start_stack",
+    "idle_stack_pages",
     "arg_start",
     "arg_end",
     "env_start",

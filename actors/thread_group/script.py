@@ -33,16 +33,15 @@ def parse(head: bytes) -> ScriptLine | None:
     line = head.ljust(HEAD_BYTES, b"\0")
     end = line.find(b"\n")
     if end >= 0:
-        line = line[2:end]
+        line = line[2:end].strip(_BLANKS)
+        if not line:
+            raise OSError(ENOEXEC, "no interpreter")
     else:
-        line = line[2 : HEAD_BYTES - 1]
-        # The line goes on beyond what was read: the argument may be cut off, the interpreter's name may not.
-        if not any(byte in line.lstrip(_BLANKS) for byte in b" \t\0"):
+        line = line[2 : HEAD_BYTES - 1].strip(_BLANKS)
+        # The line may go on beyond what was read: its argument may be cut off, the interpreter's name may not.
+        if not any(byte in line for byte in b" \t\0"):
             raise OSError(ENOEXEC, "interpreter name cut off")
-    line = line.rstrip(_BLANKS).lstrip(_BLANKS)
     name, separator, rest = _cut(line)
-    if not name:
-        raise OSError(ENOEXEC, "no interpreter")
     argument = rest.lstrip(_BLANKS).partition(b"\0")[0] if separator in (b" ", b"\t") else b""
     return ScriptLine(name, argument or None)
 
