@@ -11,7 +11,12 @@ import fcntl
 import os
 import select
 import socket
+import struct
+import tempfile
 import time
+from typing import Any
+
+from ...platform.x86_64 import cpuid, xstate
 
 __all__ = ["WorkerHost"]
 
@@ -26,7 +31,17 @@ _libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
 _libc.send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+_libc.connect.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.send.restype = ctypes.c_ssize_t
+
+
+#: Room for the one descriptor that accompanies a message of the guest (see socket_file.py).
+_TICKET_SPACE_BYTES = socket.CMSG_SPACE(4 * 4)
+
+
+def _unix_name(address: Any) -> bytes:
+    """Return a Unix socket's name as bytes, whichever way Python gives it."""
+    return address if isinstance(address, bytes) else os.fsencode(address or "")
 
 
 def _check(result: int) -> int:
@@ -42,6 +57,7 @@ class WorkerHost:
 
     def __init__(self) -> None:
         self._epolls: dict[int, select.epoll] = {}
+        self._sockets: dict[int, socket.socket] = {}
 
     def monotonic_ns(self) -> int:
         """Host CLOCK_MONOTONIC."""
@@ -63,6 +79,14 @@ class WorkerHost:
         user, system = int(fields[11]), int(fields[12])
         in_system = total * system // (user + system) if system else 0
         return total - in_system, in_system
+
+    def cpu_auxv(self) -> dict[int, int]:
+        """Auxiliary vector entries that depend on the CPU, by AT_* number."""
+        return cpuid.host_auxv()
+
+    def reset_xstate(self) -> bytes:
+        """The XSAVE area of a fresh thread; its length depends on the CPU."""
+        return xstate.reset_area()
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes for getrandom(2), /dev/urandom and AT_RANDOM."""
@@ -193,6 +217,92 @@ class WorkerHost:
     def send(self, fd: int, data: bytes) -> int:
         """send(2) without waiting."""
         return _check(_libc.send(fd, data, len(data), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
+
+    # -- sockets ------------------------------------------------------------------------------------------------
+
+    def make_socket(self, family: int, kind: int, protocol: int) -> int:
+        """socket(2), non-blocking."""
+        return self._own_socket(socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol))
+
+    def make_socket_pair(self, kind: int) -> tuple[int, int]:
+        """socketpair(2) of Unix sockets, non-blocking."""
+        first, second = socket.socketpair(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        return self._own_socket(first), self._own_socket(second)
+
+    def _own_socket(self, made: socket.socket) -> int:
+        made.setblocking(False)
+        self._sockets[made.fileno()] = made
+        return made.fileno()
+
+    def close_socket(self, fd: int) -> None:
+        """close(2) of a socket."""
+        self._sockets.pop(fd).close()
+
+    def bind_in_private(self, fd: int) -> tuple[int, bytes]:
+        """bind(2) to a name that nobody else can reach, because it is gone at once.
+
+        Returns an O_PATH descriptor of the socket's inode, by which ``connect_socket`` and ``send_message`` find it, and the
+        name as the host reports it to peers.
+        """
+        directory = tempfile.mkdtemp(prefix="greenroom-")
+        name = f"{directory}/s"
+        try:
+            self._sockets[fd].bind(name)
+            found = os.open(name, os.O_PATH | os.O_CLOEXEC)
+            os.unlink(name)
+        finally:
+            os.rmdir(directory)
+        return found, os.fsencode(name)
+
+    def listen_socket(self, fd: int, backlog: int) -> None:
+        """listen(2)."""
+        self._sockets[fd].listen(backlog)
+
+    def accept_socket(self, fd: int) -> int:
+        """accept4(2); the new socket is non-blocking."""
+        return self._own_socket(self._sockets[fd].accept()[0])
+
+    def connect_socket(self, fd: int, path_fd: int) -> None:
+        """connect(2) to the socket behind an O_PATH descriptor; -1 dissolves a datagram socket's association."""
+        if path_fd < 0:
+            address = struct.pack("<H14x", socket.AF_UNSPEC)
+            _check(_libc.connect(fd, address, len(address)))
+        else:
+            self._sockets[fd].connect(b"/proc/self/fd/%d" % path_fd)
+
+    def peer_name(self, fd: int) -> bytes:
+        """getpeername(2) of a Unix socket: the peer's name, b"" for none."""
+        return _unix_name(self._sockets[fd].getpeername())
+
+    def shut_down_socket(self, fd: int, how: int) -> None:
+        """shutdown(2)."""
+        self._sockets[fd].shutdown(how)
+
+    def send_message(self, fd: int, data: bytes, fds: tuple[int, ...], path_fd: int, flags: int) -> int:
+        """sendmsg(2) without waiting, with descriptors, to where *path_fd* leads (-1: to the peer)."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"<{len(fds)}i", *fds))] if fds else []
+        flags |= socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        if path_fd < 0:
+            return self._sockets[fd].sendmsg([data], ancillary, flags)
+        return self._sockets[fd].sendmsg([data], ancillary, flags, b"/proc/self/fd/%d" % path_fd)
+
+    def receive_message(self, fd: int, size: int, flags: int) -> tuple[bytes, tuple[int, ...], int, bytes]:
+        """recvmsg(2) without waiting: data, the descriptors that came along, MSG_* flags, and the sender's name."""
+        flags |= socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        data, ancillary, flags, source = self._sockets[fd].recvmsg(size, _TICKET_SPACE_BYTES, flags)
+        fds: tuple[int, ...] = ()
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds += struct.unpack(f"<{len(content) // 4}i", content[: len(content) // 4 * 4])
+        return data, fds, flags, _unix_name(source)
+
+    def socket_option(self, fd: int, level: int, option: int, size: int) -> bytes:
+        """getsockopt(2)."""
+        return self._sockets[fd].getsockopt(level, option, size)
+
+    def set_socket_option(self, fd: int, level: int, option: int, value: bytes) -> None:
+        """setsockopt(2)."""
+        self._sockets[fd].setsockopt(level, option, value)
 
     # -- open files: readiness ----------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Final
 
 from ...platform.interface import GUEST_TOP
-from ...platform.x86_64.cpuid import host_auxv
 from . import initial_stack
 from .elf import ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, Elf, Segment
 from .initial_stack import AT
@@ -243,7 +242,7 @@ def _write_stack(task: Task, program: Program, top: int, random: _Random, vector
 
 def _vector(task: Task, program: Program, bias: int, base: int) -> list[tuple[int, int]]:
     """Return the auxiliary vector in Linux's order; entries of 0 that point into the stack are filled in later."""
-    host, credentials, elf = host_auxv(), task.group.credentials, program.elf
+    host, credentials, elf = task.worker.host.cpu_auxv(), task.group.credentials, program.elf
     header = elf.header_address()
     vector = [
         (AT.MINSIGSTKSZ, host.get(AT.MINSIGSTKSZ, 2048)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ...platform.x86_64 import sigframe, xstate
+from ...platform.x86_64 import sigframe
 from ...platform.x86_64.sigframe import FrameFault
 from . import dispatch, exits, job_stop, signal_send, timers
 from . import siginfo as si
@@ -210,7 +210,7 @@ class _WayOut:
             task.altstack = (0, sigframe.SS_DISABLE, 0)
         self._registers = entry
         # A handler starts with a fresh FPU, as Linux has it.
-        task.host.set_xstate(xstate.reset_area())
+        task.host.set_xstate(task.worker.host.reset_xstate())
         return True
 
 
