@@ -276,9 +276,7 @@ class MemoryManager(UserAccess):
             if address + length <= GUEST_TOP and self._is_free(address, address + length):
                 return address
         if flags & MAP_32BIT:
-            return self.find_gap(length, low=#: What a new program's stack has natively (stack_expand and a page of strings).
-_FIRST_STACK_PAGES: Final = 33
-_MAP_32BIT_START, high=_MAP_32BIT_END)
+            return self.find_gap(length, low=_MAP_32BIT_START, high=_MAP_32BIT_END)
         return self.find_gap(length)
 
     def _is_free(self, start: int, end: int) -> bool:
