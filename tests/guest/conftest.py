@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from oracle import PLACEMENTS
+
+pytest.register_assert_rewrite("oracle")  # before its first import: failures in it show both sides
+
+from oracle import PLACEMENTS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
