@@ -1,7 +1,8 @@
 """Messages that Kernel receives, and its replies.
 
-The supervisor drives a sandbox through them; TaskSet reports exits; thread groups send petitions (see ``task_set.py``)
-about what the whole sandbox shares: numbers, netlink ports, the system log, the host name, the CPU clock ticker.
+The supervisor drives a sandbox through them; TaskSet reports exits; thread groups send petitions (see
+``task_set.py``) about what the whole sandbox shares: numbers, netlink ports, the system log, the host name, the CPU
+clock ticker.
 
 A kernel is used in this order: InitKernel or LoadFrom, CreateProcess, Start, then anything, and Destroy last.
 """
@@ -48,7 +49,7 @@ __all__ = [
 
 @message(tag=0x201, receiver="kernel", mode=Mode.ASK, reply=Done)
 class InitKernel(Message):
-    """supervisor -> kernel, ask: set up a new, empty sandbox. Refused when an argument is missing or it has been set up."""
+    """supervisor -> kernel, ask: set up a new, empty sandbox. Refused over a missing argument, or the second time."""
 
     #: The sandbox's name at the supervisor; it comes back in every tell.
     sandbox: str
@@ -199,12 +200,12 @@ class LoadFrom(Message):
 
 @message(tag=0x210, receiver="kernel", mode=Mode.ASK, reply=Done)
 class Destroy(Message):
-    """supervisor -> kernel, ask: kill what lives and let go of everything; nothing may be asked afterwards but GetInfo."""
+    """supervisor -> kernel, ask: kill what lives and let go of everything; only GetInfo may be asked afterwards."""
 
 
 @message(tag=0x211, receiver="kernel", mode=Mode.ASK, reply=Done)
 class WaitExited(Message):
-    """supervisor -> kernel, ask: subscribe: ``supervisor.SandboxExited`` is told to the asker, at once if it has ended."""
+    """supervisor -> kernel, ask: tell me ``supervisor.SandboxExited`` too; at once if the sandbox has ended."""
 
 
 @message(tag=0x218, receiver="kernel", mode=Mode.TELL)

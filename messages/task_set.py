@@ -204,9 +204,9 @@ class RequestThread(Message):
 class RequestFork(Message):
     """thread_group -> task_set, petition: register a child; Answer.value is its pid.
 
-    Answer.extra is (its group serial, the epoch of the stop in force or 0: it is born stopped).  The child is registered,
-    with the caller's group, session and credentials, before its first instruction runs.  The parent tells GroupBorn
-    (or ForkFailed) in the handler that makes the child's actor; what is sent to the child waits here until then.
+    Answer.extra is (its group serial, the epoch of the stop in force or 0: it is born stopped).  The child is
+    registered, with the caller's group, session and credentials, before its first instruction runs.  The parent tells
+    GroupBorn (or ForkFailed) in the handler that makes the child's actor; what is sent to the child waits here until then.
     """
 
     group: int
@@ -269,7 +269,7 @@ class Wait(Message):
     """thread_group -> task_set, petition: wait4(2), waitid(2).
 
     Answer.value is the pid (0 with WNOHANG when none), Answer.extra is (status, uid, user_ns, system_ns, max_rss_kib,
-    si_code); Answer.errno ECHILD when no child matches.  Not answered while children live, unless WNOHANG or WaitCancel.
+    si_code); Answer.errno ECHILD when no child matches.  Not answered while children live, but for WNOHANG, WaitCancel.
     """
 
     group: int
@@ -412,7 +412,7 @@ class GroupBorn(Message):
 
 @message(tag=0x341, receiver="task_set", mode=Mode.TELL)
 class TerminalSignal(Message):
-    """thread_group or worker -> task_set, tell: the line discipline sends *signo* to the foreground (SIGINT, SIGWINCH)."""
+    """thread_group or worker -> task_set, tell: the line discipline signals the foreground (SIGINT, SIGWINCH...)."""
 
     terminal: int
     signo: int

@@ -1,9 +1,9 @@
 """The Kernel actor: a sandbox as a whole.
 
-Linux counterpart: init/main.c, kernel/reboot.c, the freezer; the reference is kernel.go of 2018, whose extMu (nothing outside
-may change the kernel while it saves) is this actor's inbox: every handler that changes the sandbox is exclusive.  Owns the life
-cycle, identity, shared numbers, netlink ports and the CPU clock ticker.  Asks TaskSet, workers' clocks through Timekeeper, and
-MountNamespace; tells the supervisor ProcessExited and SandboxExited.
+Linux counterpart: init/main.c, kernel/reboot.c, the freezer; the reference is kernel.go of 2018, whose extMu
+(nothing outside may change the kernel while it saves) is this actor's inbox: every handler that changes the sandbox
+is exclusive.  Owns the life cycle, identity, shared numbers, netlink ports and the CPU clock ticker.  Asks TaskSet,
+workers' clocks through Timekeeper, and MountNamespace; tells the supervisor ProcessExited and SandboxExited.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from ...config.logging import get_logger
 from ...messages import kernel as messages
 from ...messages import supervisor, task_set, timekeeper
 from ...messages.mount_namespace import SetUpMounts
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 #: The one mount namespace of a sandbox.
 MOUNT_NAMESPACE = "mount_namespace:1"

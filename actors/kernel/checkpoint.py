@@ -1,9 +1,9 @@
 """The parts of a checkpoint that are not memory or files: what they are called, and Kernel's own.
 
-Counterpart: kernel.go's SaveTo and LoadFrom.  A part is msgpack.  The order of a save is: everything is stopped and time
-stands still (Kernel has seen to that), workers flush files, groups and workers give their state and write memory, then
-mounts with the data of files, then clocks, then what Kernel knows.  A load checks everything that it can before it changes
-anything, and goes the other way.
+Counterpart: kernel.go's SaveTo and LoadFrom.  A part is msgpack.  The order of a save is: everything is stopped and
+time stands still (Kernel has seen to that), workers flush files, groups and workers give their state and write
+memory, then mounts with the data of files, then clocks, then what Kernel knows.  A load checks everything that it
+can before it changes anything, and goes the other way.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
-import structlog
 
+from ...config.logging import get_logger
 from ...messages import kernel as messages
 from ...messages import mount_namespace, task_set, timekeeper
 from ..runtime.actor import Ask, Refused
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "Stopwatch", "collect", "restore", "unpack_parts"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _REQUIRED = ("kernel", "task_set", "mounts", "clocks", "cpu")
 

@@ -1,7 +1,7 @@
 """What a sandbox calls itself and shows of its machine: names, cores, CPU features, namespaces, numbers.
 
-Linux counterpart: struct uts_namespace, ipc_namespace, user_namespace (their identity only: one of each), cpuid.  Owned by
-Kernel; plain data that is saved as it is.
+Linux counterpart: struct uts_namespace, ipc_namespace, user_namespace (their identity only: one of each), cpuid.
+Owned by Kernel; plain data that is saved as it is.
 """
 
 from __future__ import annotations

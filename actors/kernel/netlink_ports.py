@@ -1,8 +1,8 @@
 """Netlink port ids: who has which, per protocol.
 
-Linux counterpart: netlink_autobind; the reference is pkg/sentry/socket/netlink/port/port.go.  A socket's first choice is its
-process id; else a free negative number.  gVisor starts its search at random; this one starts where the last one ended,
-so that a replay finds the same.
+Linux counterpart: netlink_autobind; the reference is pkg/sentry/socket/netlink/port/port.go.  A socket's first
+choice is its process id; else a free negative number.  gVisor starts its search at random; this one starts where the
+last one ended, so that a replay finds the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The kernel log that dmesg(1) shows.
 
-Linux counterpart: kernel/printk/printk.c; the idea is pkg/sentry/kernel/syslog.go, which amuses whoever looks.  The log is the
-same at every boot of the same sandbox: its choice and its times come from the sandbox's name.
+Linux counterpart: kernel/printk/printk.c; the idea is pkg/sentry/kernel/syslog.go, which amuses whoever looks.  The
+log is the same at every boot of the same sandbox: its choice and its times come from the sandbox's name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LEVEL = 6
 
 def make_log(sandbox: str) -> bytes:
     """Return the log of the sandbox of that name, in the format of syslog(2)'s SYSLOG_ACTION_READ_ALL."""
-    chance = random.Random(sandbox)  # a choice of jokes
+    chance = random.Random(sandbox)  # noqa: S311  # a choice of jokes
     now = 0.0
     lines = []
     for text in (_OPENING, *chance.sample(_LINES, _LINE_COUNT), _CLOSING):

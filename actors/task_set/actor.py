@@ -1,8 +1,9 @@
 """The TaskSet actor: message to function, nothing else.
 
-Linux counterpart: the system calls that take tasklist_lock.  Owns the process tree (``tree.py``); each concern has its module:
-births, exits, waits, signals, job control, terminals, stops, /proc, saves.  Asks workers and thread groups; tells Kernel of exits and
-MountNamespace of births and deaths; every petition of a thread group is answered exactly once, now or later.
+Linux counterpart: the system calls that take tasklist_lock.  Owns the process tree (``tree.py``); each concern has
+its module: births, exits, waits, signals, job control, terminals, stops, /proc, saves.  Asks workers and thread
+groups; tells Kernel of exits and MountNamespace of births and deaths; every petition of a thread group is answered
+exactly once, now or later.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
-import structlog
-
 from ...config.limits import MAX_TASKS, REMEMBERED_GROUPS
+from ...config.logging import get_logger
 from ...messages import task_set as messages
 from ...messages.base import Done
 from ...messages.kernel import AllExited
 from ...messages.thread_group import UtsChanged
 from ..runtime.actor import Actor, Promise, Refused, handles
-from . import birth, exit, job_control, jobs, proc, save, signals, stop, terminals, wait
+from . import birth, exits, job_control, jobs, proc, save, signals, stop, terminals, wait
 from .tree import ProcessTree
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskSet"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class TaskSet(Actor):
@@ -38,7 +38,7 @@ class TaskSet(Actor):
     def __init__(self, address: str, node: Node, *, workers: int = 1) -> None:
         super().__init__(address, node)
         self.tree = ProcessTree(self._send, workers)
-        #: KillAll in progress: resolved at the next exit.
+        #: KillAll in progress: resolved at the next exits.
         self._next_exit: Promise | None = None
         self._dead_groups: collections.deque[str] = collections.deque()
 
@@ -129,7 +129,7 @@ class TaskSet(Actor):
     @handles(messages.WorkerLost)
     def worker_lost(self, message: messages.WorkerLost) -> None:
         """A worker process died with its groups."""
-        exit.worker_lost(self.tree, message.worker)
+        exits.worker_lost(self.tree, message.worker)
         self._exit_happened()
 
     # -- births and deaths of groups and threads ----------------------------------------------------------------
@@ -161,13 +161,13 @@ class TaskSet(Actor):
     def thread_exited(self, message: messages.ThreadExited) -> None:
         """A thread is gone."""
         if (process := self._living(message.group)) is not None:
-            exit.thread_exited(self.tree, process, message.tid)
+            exits.thread_exited(self.tree, process, message.tid)
 
     @handles(messages.GroupExited)
     def group_exited(self, message: messages.GroupExited) -> None:
         """A process is gone."""
         if (process := self._living(message.group)) is not None:
-            exit.group_exited(self.tree, process, message)
+            exits.group_exited(self.tree, process, message)
             self._forget_numbering(process)
             self._exit_happened()
 
@@ -183,13 +183,13 @@ class TaskSet(Actor):
     def group_stopped(self, message: messages.GroupStopped) -> None:
         """Job control has stopped it."""
         if (process := self._living(message.group)) is not None:
-            exit.group_stopped(self.tree, process, message.signo)
+            exits.group_stopped(self.tree, process, message.signo)
 
     @handles(messages.GroupContinued)
     def group_continued(self, message: messages.GroupContinued) -> None:
         """It goes on."""
         if (process := self._living(message.group)) is not None:
-            exit.group_continued(self.tree, process)
+            exits.group_continued(self.tree, process)
 
     @handles(messages.CredentialsChanged)
     def credentials_changed(self, message: messages.CredentialsChanged) -> None:

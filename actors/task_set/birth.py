@@ -1,8 +1,8 @@
 """How processes and threads come to be: from outside, by fork, by clone.
 
-Linux counterpart: kernel/fork.c's copy_process, as far as it is under tasklist_lock; kernel_execve of the first program.
-Handles CreateProcess, StartProcess, RequestFork, RequestThread, ForkFailed, Executed; asks workers CreateThreadGroup and groups
-Execute, StartTasks.
+Linux counterpart: kernel/fork.c's copy_process, as far as it is under tasklist_lock; kernel_execve of the first
+program. Handles CreateProcess, StartProcess, RequestFork, RequestThread, ForkFailed, Executed; asks workers
+CreateThreadGroup and groups Execute, StartTasks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Process groups and sessions: setpgid(2), getpgid(2), setsid(2), getsid(2).
 
-Linux counterpart: kernel/sys.c.  Handles JobControl; its operations on terminals are in ``terminals.py``, what follows from a
-move for other groups in ``jobs.py``.
+Linux counterpart: kernel/sys.c.  Handles JobControl; its operations on terminals are in ``terminals.py``, what
+follows from a move for other groups in ``jobs.py``.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def _setsid(tree: ProcessTree, caller: Process, _message: messages.JobControl) -
     """setsid(2). EPERM for a session's leader, or while a process group has the caller's id."""
     if caller.session_leader or caller.pid in tree.process_groups:
         raise PermissionError(EPERM, "leads a process group already")
-    before = jobs.orphaned_around(tree, caller)
+    around = jobs.pgids_around(tree, caller)
     tree.move(caller, caller.pid, caller.pid)
     caller.session_leader = True
     terminals.drop(tree, caller)
-    jobs.settle(tree, before, caller.pgid)
+    jobs.refresh(tree, around | {caller.pgid})
     return caller.sid
 
 
@@ -68,9 +68,9 @@ def _setpgid(tree: ProcessTree, caller: Process, message: messages.JobControl) -
     target = _find(tree, caller, pid)
     _check_setpgid(tree, caller, target, pid, pgid)
     if target.pgid != pgid:
-        before = jobs.orphaned_around(tree, target)
+        around = jobs.pgids_around(tree, target)
         tree.move(target, pgid, target.sid)
-        jobs.settle(tree, before, pgid)
+        jobs.refresh(tree, around | {pgid})
     return 0
 
 

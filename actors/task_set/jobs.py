@@ -1,7 +1,8 @@
 """What each thread group knows of its job: process group, session, terminal, foreground, orphaned.
 
-Linux counterpart: the orphan rules of kernel/exit.c (will_become_orphaned_pgrp, kill_orphaned_pgrp).  Tells JobChanged to every
-group whose view has changed, and SIGHUP with SIGCONT to process groups that become orphaned with a stopped member.
+Linux counterpart: the orphan rules of kernel/exit.c (will_become_orphaned_pgrp, kill_orphaned_pgrp).  Tells
+JobChanged to every group whose view has changed, and, when an exit (not a move) orphans a process group with a
+stopped member, SIGHUP and SIGCONT.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ __all__ = [
     "is_orphaned",
     "job_of",
     "orphaned_around",
+    "pgids_around",
     "refresh",
-    "settle",
     "signal_new_orphans",
     "signal_process_group",
 ]
@@ -40,16 +41,14 @@ def is_orphaned(tree: ProcessTree, pgid: int) -> bool:
     return True
 
 
+def pgids_around(tree: ProcessTree, process: Process) -> set[int]:
+    """Return the process groups whose being orphaned depends on *process*: its own and its children's."""
+    return {process.pgid, *(c.pgid for c in tree.children_of(process))}
+
+
 def orphaned_around(tree: ProcessTree, process: Process) -> dict[int, bool]:
-    """Return, by id, which process groups are orphaned whose state depends on *process*: its own and its children's."""
-    pgids = {process.pgid, *(c.pgid for c in tree.children_of(process))}
-    return {pgid: is_orphaned(tree, pgid) for pgid in pgids}
-
-
-def settle(tree: ProcessTree, before: dict[int, bool], *joined: int) -> None:
-    """After a change around the process groups of *before*, and those *joined*: tell and signal what follows."""
-    refresh(tree, {*before, *joined})
-    signal_new_orphans(tree, before)
+    """Return which process groups around *process* are orphaned, to compare after its exit."""
+    return {pgid: is_orphaned(tree, pgid) for pgid in pgids_around(tree, process)}
 
 
 def signal_new_orphans(tree: ProcessTree, before: dict[int, bool]) -> None:

@@ -1,6 +1,7 @@
 """Process and thread ids: one increasing sequence that wraps.
 
-Linux counterpart: kernel/pid.c's alloc_pid (idr_alloc_cyclic).  Owns the cursor only; who uses a number is the tree's.
+Linux counterpart: kernel/pid.c's alloc_pid (idr_alloc_cyclic).  Owns the cursor only; who uses a number is the
+tree's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What /proc and ps show of processes, as far as TaskSet knows it: of zombies and init all, of others the list.
 
-Linux counterpart: fs/proc/array.c.  Handles ReadProc, QueryProcess, ListProcesses; a living process's files are made by its own
-ThreadGroup, to which ReadProc is passed on as ProcRequest.
+Linux counterpart: fs/proc/array.c.  Handles ReadProc, QueryProcess, ListProcesses; a living process's files are made
+by its own ThreadGroup, to which ReadProc is passed on as ProcRequest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One process as TaskSet knows it: plain data, the table of its states, and its checks.
 
-Linux counterpart: what struct signal_struct and task_struct hold under tasklist_lock.  A process's signals, memory and
-descriptors are its ThreadGroup's.  Nothing here sends a message.
+Linux counterpart: what struct signal_struct and task_struct hold under tasklist_lock.  A process's signals, memory
+and descriptors are its ThreadGroup's.  Nothing here sends a message.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Process:
     no_stop_signal: bool = False
     #: Signal for the parent on exit, 0 for none.
     exit_signal: int = SIGCHLD
-    #: How often it has exec'ed, how often its parent had when it was born; and whether it has since birth (PF_FORKNOEXEC).
+    #: How often it has exec'ed, how often its parent had when it was born, and whether it has since (PF_FORKNOEXEC).
     exec_count: int = 0
     parent_exec_count: int = 0
     executed: bool = False

@@ -1,7 +1,7 @@
 """The state of the process tree as bytes and back, and the order in which groups and workers save and load.
 
-Linux counterpart: none; CRIU's pstree is the nearest.  Handles SaveTasks and LoadTasks; asks workers BeginSave, SaveWorker,
-LoadWorker, CreateThreadGroup, and groups SaveGroup, LoadGroup.
+Linux counterpart: none; CRIU's pstree is the nearest.  Handles SaveTasks and LoadTasks; asks workers BeginSave,
+SaveWorker, LoadWorker, CreateThreadGroup, and groups SaveGroup, LoadGroup.
 """
 
 from __future__ import annotations

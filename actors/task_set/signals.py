@@ -1,7 +1,8 @@
 """kill(2) and its relatives across processes, and signals from outside.
 
 Linux counterpart: kernel/signal.c (kill_something_info, check_kill_permission, do_send_specific).  Handles Kill and
-SendExternalSignal; tells Signal to the targets before the sender's answer.  CAP_KILL is what an effective uid of 0 has.
+SendExternalSignal; tells Signal to the targets before the sender's answer.  CAP_KILL is what an effective uid of 0
+has.
 """
 
 from __future__ import annotations

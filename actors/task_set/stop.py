@@ -1,7 +1,8 @@
 """Stops of everything (pauses), and the end of everything.
 
-Linux counterpart: the freezer (kernel/power/process.c).  Handles StopAll, ResumeAll, KillAll; asks groups StopTasks and
-ResumeTasks.  A group that dies meanwhile counts as stopped; one that is born meanwhile is corrected at its birth.
+Linux counterpart: the freezer (kernel/power/process.c).  Handles StopAll, ResumeAll, KillAll; asks groups StopTasks
+and ResumeTasks.  A group that dies meanwhile counts as stopped; one that is born meanwhile is corrected at its
+birth.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Controlling terminals: TIOCSCTTY, TIOCNOTTY, TIOCSPGRP, TIOCGPGRP, TIOCGSID, hang-ups.
 
-Linux counterpart: drivers/tty/tty_jobctrl.c.  A terminal is known here from the moment that it controls a session; its
-characters and settings are the worker's.  Raising SIGTTOU is the caller's part: it knows its signal mask.
+Linux counterpart: drivers/tty/tty_jobctrl.c.  A terminal is known here from the moment that it controls a session;
+its characters and settings are the worker's.  Raising SIGTTOU is the caller's part: it knows its signal mask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["OPERATIONS", "drop", "hang_up", "leader_exited", "signal_foreground"
 
 
 def _acquire(tree: ProcessTree, caller: Process, message: messages.JobControl) -> int:
-    """TIOCSCTTY. EPERM unless the caller leads a session without a terminal and the terminal is free or may be stolen."""
+    """TIOCSCTTY. EPERM unless the caller leads a session without a terminal, and this one is free or may be stolen."""
     number, steal = message.terminal, message.a == 1
     terminal = tree.terminals.get(number)
     if caller.session_leader and terminal is not None and terminal.session == caller.sid:
@@ -145,7 +145,7 @@ def _refresh_session(tree: ProcessTree, sid: int) -> None:
 def leader_exited(tree: ProcessTree, leader: Process) -> None:
     """A session's leader exits: SIGHUP to the foreground, and the session has no terminal (disassociate_ctty).
 
-    As Linux does for pseudo-terminals, there is no SIGCONT: a stopped foreground gets that as an orphaned process group.
+    As Linux does for pseudo-terminals, there is no SIGCONT: a stopped foreground gets that when it is orphaned.
     """
     number = leader.terminal
     if leader.session_leader and number:

@@ -1,8 +1,8 @@
 """The process tree: every process, its indexes by number, and the way to each ThreadGroup.
 
 Linux counterpart: the task list and the pid hash under tasklist_lock.  Owns processes, process groups, sessions,
-terminals, the id allocator and what waits for unborn children; the other modules of this folder work on it.  Sends what
-they post; a message to a child whose actor does not exist yet waits here, one to the dead is dropped.
+terminals, the id allocator and what waits for unborn children; the other modules of this folder work on it.  Sends
+what they post; a message to a child whose actor does not exist yet waits here, one to the dead is dropped.
 """
 
 from __future__ import annotations

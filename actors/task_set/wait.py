@@ -1,7 +1,7 @@
 """wait4(2) and waitid(2): which child is reported, and the waits that are parked until one is.
 
-Linux counterpart: do_wait and its helpers in kernel/exit.c.  Handles Wait and WaitCancel; answers parked waits in the order
-of their coming whenever a child changes.
+Linux counterpart: do_wait and its helpers in kernel/exit.c.  Handles Wait and WaitCancel; answers parked waits in
+the order of their coming whenever a child changes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The Timekeeper actor: the clock parameters of a sandbox.
 
-Linux counterpart: kernel/time/timekeeping.c; the parameters are what its vDSO data page holds.  Owns the offsets between the
-host's clocks and the guest's.  Handles AddClockReader, FreezeClocks, ThawClocks, ReadClocks, SaveClocks, LoadClocks,
-SetRealtime; asks nobody; tells every reader (worker) ClockParameters whenever they change, so that reading a clock is local.
+Linux counterpart: kernel/time/timekeeping.c; the parameters are what its vDSO data page holds.  Owns the offsets
+between the host's clocks and the guest's.  Handles AddClockReader, FreezeClocks, ThawClocks, ReadClocks, SaveClocks,
+LoadClocks, SetRealtime; asks nobody; tells every reader (worker) ClockParameters whenever they change, so that
+reading a clock is local.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The guest's clocks as offsets to the host's: plain data and arithmetic.
 
-Linux counterpart: struct timekeeper.  Guest CLOCK_MONOTONIC starts at 0 at boot, stands still while frozen, and never goes
-backwards; a load continues it from the saved value plus the real time that has passed since.  Unlike Linux's, it also
-counts the time that a saved sandbox slept, as CLOCK_BOOTTIME does.  CLOCK_REALTIME is the host's plus an offset, and is
-never frozen.
+Linux counterpart: struct timekeeper.  Guest CLOCK_MONOTONIC starts at 0 at boot, stands still while frozen, and
+never goes backwards; a load continues it from the saved value plus the real time that has passed since.  Unlike
+Linux's, it also counts the time that a saved sandbox slept, as CLOCK_BOOTTIME does.  CLOCK_REALTIME is the host's
+plus an offset, and is never frozen.
 """
 
 from __future__ import annotations

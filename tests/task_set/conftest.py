@@ -1,11 +1,10 @@
-"""A stage for TaskSet: real actors on one node, with a Worker, ThreadGroups, MountNamespace and Kernel that keep what they hear."""
+"""A stage for TaskSet: real actors on one node; Worker, ThreadGroups, MountNamespace and Kernel only listen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from greenroom.actors.runtime.actor import Actor, Ask, Promise, handles
 from greenroom.actors.runtime.loop import Loop
 from greenroom.actors.runtime.node import Node, Placement
@@ -133,13 +132,25 @@ class FakeWorker(Listener):
         return Done()
 
 
+class CountingNode(Node):
+    """Counts frames, so that a test knows when nothing is under way."""
+
+    traffic = 0
+
+    def send(self, *frame: Any) -> None:
+        self.traffic += 1
+        super().send(*frame)
+
+    def deliver(self, frame: Any) -> None:
+        self.traffic += 1
+        super().deliver(frame)
+
+
 class Stage:
     """TaskSet and its surroundings, and a process's deeds in one line each."""
 
-    def __init__(self, node: Node, workers: int) -> None:
+    def __init__(self, node: CountingNode, workers: int) -> None:
         self.node = node
-        self.traffic = 0
-        node.on_sent = node.on_delivered = self._count
         self.kernel: FakeKernel = self.start(FakeKernel, "kernel")
         self.mounts: FakeMounts = self.start(FakeMounts, "mount_namespace:1")
         self.workers = [self.start(FakeWorker, f"worker:{n}") for n in range(workers)]
@@ -150,16 +161,16 @@ class Stage:
         kind.start(address, self.node, **options)
         return self.node.actor(address)
 
-    def _count(self, _envelope: object) -> None:
-        self.traffic += 1
-
     def settle(self) -> None:
         """Turn the loop until nothing is under way, then check every invariant."""
         quiet = 0
-        while quiet < 8:
-            before = self.traffic
+        while quiet < 4:
+            before = self.node.traffic
             self.node.loop.turn(0.0)
-            quiet = quiet + 1 if self.traffic == before else 0
+            idle = self.node.traffic == before and all(
+                self.node.actor(address).actor_inbox.empty() for address in self.node.addresses()
+            )
+            quiet = quiet + 1 if idle else 0
         assert self.node.failures == []  # type: ignore[attr-defined]
         self.task_set.check()
 
@@ -272,9 +283,7 @@ class Stage:
         """A wait that is answered at once."""
         return self.call(pid, task_set.Wait, id_type=id_type, id=number, options=options, tid=tid)
 
-    def park(
-        self, pid: int, id_type: int = P_ALL, number: int = 0, options: int = WEXITED, *, tid: int = 0
-    ) -> int:
+    def park(self, pid: int, id_type: int = P_ALL, number: int = 0, options: int = WEXITED, *, tid: int = 0) -> int:
         """A wait that is not answered yet; return the petition's number."""
         petition = self.petition(pid, task_set.Wait, id_type=id_type, id=number, options=options, tid=tid)
         assert self.answers(pid) == []
@@ -303,7 +312,7 @@ class Stage:
 def make_stage(workers: int = 1) -> Iterator[Stage]:
     failures: list[tuple[str, str]] = []
     placement = Placement({"sandbox": "inproc://sandbox"}, workers)
-    with Node("sandbox", Loop(), placement, on_failure=lambda *failure: failures.append(failure)) as node:
+    with CountingNode("sandbox", Loop(), placement, on_failure=lambda *failure: failures.append(failure)) as node:
         node.failures = failures  # type: ignore[attr-defined]
         stage = Stage(node, workers)
         stage.init()
@@ -322,3 +331,15 @@ def wide_stage() -> Iterator[Stage]:
     yield from make_stage(3)
 
 
+@pytest.fixture
+def other_stage() -> Iterator[Any]:
+    """Make further stages."""
+    stages: list[Iterator[Stage]] = []
+
+    def make(workers: int = 1) -> Stage:
+        stages.append(make_stage(workers))
+        return next(stages[-1])
+
+    yield make
+    for stage in stages:
+        next(stage, None)

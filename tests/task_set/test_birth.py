@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from errno import EAGAIN
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
 from greenroom.actors.runtime.actor import Refused
 from greenroom.actors.task_set.pids import PidAllocator
 from greenroom.messages import kernel, task_set, thread_group
 from greenroom.messages.mount_namespace import ProcessGone, ProcessSeen
-
-if TYPE_CHECKING:
-    from .conftest import Stage
 
 
 def test_a_process_from_outside_is_a_child_of_init_in_its_own_session(stage: Any) -> None:

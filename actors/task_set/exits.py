@@ -1,8 +1,8 @@
 """How threads and processes end: zombies, reparenting, SIGCHLD, autoreaping, job-control stops as the parent sees them.
 
 Linux counterpart: kernel/exit.c (exit_notify, forget_original_parent) and kernel/signal.c (do_notify_parent,
-do_notify_parent_cldstop).  Handles ThreadExited, GroupExited, GroupStopped, GroupContinued, WorkerLost; tells parents SIGCHLD before their
-parked waits are answered, orphans ReparentedTo, Kernel ProcessExited and AllExited.
+do_notify_parent_cldstop).  Handles ThreadExited, GroupExited, GroupStopped, GroupContinued, WorkerLost; tells
+parents SIGCHLD before their parked waits are answered, orphans ReparentedTo, Kernel ProcessExited and AllExited.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _exit(tree: ProcessTree, process: Process) -> None:
     _become_zombie(tree, process)
     _lose_terminal(tree, process)
     _reparent_children(tree, process)
-    jobs.settle(tree, before)
+    jobs.refresh(tree, before)
+    jobs.signal_new_orphans(tree, before)
     proc.answer_for_dead(tree, process)
     if process.outside:
         tree.tell_kernel(
