@@ -78,3 +78,5 @@ TRACE_FLUSH_BYTES = 1 << 20
 MAX_MAP_COUNT = 65530
 #: Parsed headers of executables that are kept.
 MAX_CACHED_EXECUTABLES = 256
+#: Times that a turn of the loop runs its queue before it looks at descriptors again: an ask and its answer take three.
+READY_ROUNDS_PER_TURN = 8

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import operator
 import types
 import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,35 +55,39 @@ class Envelope(NamedTuple):
 _Converter = typing.Callable[[Any], Any]
 
 
+def _wrong(value: Any, wanted: str) -> MalformedFrame:
+    return MalformedFrame(f"expected {wanted}, got {type(value).__name__}")
+
+
 def _scalar(kind: type) -> _Converter:
     def check(value: Any) -> Any:
         if type(value) is not kind:
-            raise MalformedFrame(f"expected {kind.__name__}, got {type(value).__name__}")
+            raise _wrong(value, kind.__name__)
         return value
 
     return check
 
 
-def _decoder(annotation: Any) -> _Converter:
-    """Return a function that checks and rebuilds one field's value."""
-    origin = typing.get_origin(annotation)
+def _converter(annotation: Any) -> _Converter:
+    """Return a function that checks and rebuilds one value of a declared type."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (int, str, bytes, bool):
         return _scalar(annotation)
     if annotation is Any:
         return lambda value: value
-    if origin is tuple:
-        element = _decoder(typing.get_args(annotation)[0])
-        if typing.get_args(annotation)[1:] != (Ellipsis,):
-            return _fixed_tuple([_decoder(a) for a in typing.get_args(annotation)])
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        element = _converter(arguments[0])
         return lambda value: tuple([element(v) for v in _sequence(value)])
+    if origin is tuple:
+        return _fixed_tuple([_converter(a) for a in arguments])
     if origin is dict:
-        key, item = (_decoder(a) for a in typing.get_args(annotation))
+        key, item = (_converter(a) for a in arguments)
         return lambda value: {key(k): item(v) for k, v in _mapping(value).items()}
     if origin in (types.UnionType, typing.Union):
-        inner = _decoder(next(a for a in typing.get_args(annotation) if a is not types.NoneType))
+        inner = _converter(next(a for a in arguments if a is not types.NoneType))
         return lambda value: None if value is None else inner(value)
     if isinstance(annotation, type) and issubclass(annotation, Record):
-        return _class_decoder(annotation)
+        return _codec_of(annotation).build
     raise TypeError(f"a message field cannot be {annotation!r}")
 
 
@@ -98,76 +101,94 @@ def _fixed_tuple(elements: list[_Converter]) -> _Converter:
 
 
 def _sequence(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise MalformedFrame(f"expected an array, got {type(value).__name__}")
+    if type(value) is not list:
+        raise _wrong(value, "an array")
     return value
 
 
 def _mapping(value: Any) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise MalformedFrame(f"expected a map, got {type(value).__name__}")
+    if type(value) is not dict:
+        raise _wrong(value, "a map")
     return value
 
 
-def _class_decoder(cls: type) -> _Converter:
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    converters = [_decoder(hints[name]) for name in names]
-    count = len(names)
-
-    def build(values: Any) -> Any:
-        if not isinstance(values, list) or len(values) != count:
-            raise MalformedFrame(f"{cls.__name__} has {count} fields")
-        try:
-            return cls(**{n: c(v) for n, c, v in zip(names, converters, values, strict=True)})
-        except Exception as error:  # noqa: BLE001  # a record may check itself; whatever it raises means: no such value
-            raise MalformedFrame(f"{cls.__name__}: {error}") from None
-
-    return build
-
-
-def _encode_record(value: Any) -> Any:
-    if isinstance(value, Record):
-        return [getattr(value, f.name) for f in dataclasses.fields(value)]  # type: ignore[arg-type]
-    raise TypeError(f"{type(value).__name__} cannot be in a message")
-
-
 class _ClassCodec(NamedTuple):
-    getter: Callable[[Any], Any]
-    length: int
+    """How one message or record class becomes an array of values, and comes back checked."""
+
+    values: Callable[[Any], tuple[Any, ...]]
     build: _Converter
 
 
 _codecs: dict[type, _ClassCodec] = {}
 
 
-def _codec_of(cls: type[Message]) -> _ClassCodec:
-    """Compile a message class once; declarations are complete only after all modules are imported."""
+def _codec_of(cls: type) -> _ClassCodec:
+    """Compile a class once, at its first use: declarations are complete only after all modules are imported."""
     codec = _codecs.get(cls)
     if codec is None:
-        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        getter: Callable[[Any], Any] = operator.attrgetter(*names) if names else lambda _: ()
-        codec = _codecs[cls] = _ClassCodec(getter, len(names), _class_decoder(cls))
+        codec = _codecs[cls] = _compile(cls)
     return codec
+
+
+def _compile(cls: type) -> _ClassCodec:
+    """Write and compile the two functions of *cls*; scalar fields are checked inline, as most are scalars."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    scope: dict[str, Any] = {"cls": cls, "malformed": MalformedFrame, "wrong": _wrong}
+    variables = [f"v{index}" for index in range(len(names))]
+    lines = [
+        "def build(values):",
+        f"    if type(values) is not list or len(values) != {len(names)}:",
+        f"        raise malformed('{cls.__name__} has {len(names)} fields')",
+        "    try:",
+    ]
+    if names:
+        lines.append(f"        {', '.join(variables)}, = values")
+    for name, variable in zip(names, variables, strict=True):
+        kind = hints[name]
+        if kind in (int, str, bytes, bool):
+            lines.append(f"        if type({variable}) is not {kind.__name__}: raise wrong({variable}, '{kind.__name__}')")
+        else:
+            scope[f"convert_{variable}"] = _converter(kind)
+            lines.append(f"        {variable} = convert_{variable}({variable})")
+    fields = ", ".join(f"{name}={variable}" for name, variable in zip(names, variables, strict=True))
+    lines += [
+        f"        return cls({fields})",
+        # A record may check itself; whatever it raises means: no such value.
+        "    except Exception as error:",
+        f"        raise malformed(f'{cls.__name__}: {{error}}') from None",
+        f"def values(it): return ({''.join(f'it.{name}, ' for name in names)})",
+    ]
+    exec("\n".join(lines), scope)  # noqa: S102  # our own text
+    return _ClassCodec(scope["values"], scope["build"])
+
+
+def _encode_record(value: Any) -> Any:
+    if isinstance(value, Record):
+        return _codec_of(type(value)).values(value)
+    raise TypeError(f"{type(value).__name__} cannot be in a message")
 
 
 def message_values(message: Message) -> tuple[Any, ...]:
     """Return a message's field values in the order of their declaration."""
-    codec = _codec_of(type(message))
-    values = codec.getter(message)
-    return (values,) if codec.length == 1 else values
+    return _codec_of(type(message)).values(message)
+
+
+#: One packer for all frames: making one costs more than packing a small frame. No handler runs while it packs.
+_pack = msgpack.Packer(default=_encode_record).pack
 
 
 def encode(envelope: Envelope) -> bytes:
     """Return the frame of *envelope*. ValueError when it exceeds MAX_FRAME_BYTES."""
     kind, sequence, sender, receiver, request, message = envelope
-    frame: bytes = msgpack.packb(
-        (PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.TAG, message_values(message)),
-        default=_encode_record,
-    )
+    values = _codec_of(type(message)).values(message)
+    frame: bytes = _pack((PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.TAG, values))
     if len(frame) > MAX_FRAME_BYTES:
         raise ValueError(f"{type(message).__name__} to {receiver} is {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}")
     return frame
+
+
+_unpack = msgpack.unpackb
 
 
 def decode(frame: bytes) -> Envelope:
@@ -175,7 +196,7 @@ def decode(frame: bytes) -> Envelope:
     if len(frame) > MAX_FRAME_BYTES:
         raise MalformedFrame(f"frame of {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}")
     try:
-        parts = msgpack.unpackb(frame, strict_map_key=False)
+        parts = _unpack(frame, strict_map_key=False)
     except Exception as error:  # msgpack raises many types, all of which mean the same here
         raise MalformedFrame(f"not msgpack: {error}") from None
     if not isinstance(parts, list) or len(parts) != 8:

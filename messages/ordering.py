@@ -6,6 +6,8 @@ The table is the one place that says so: the runtime refuses any other ask, and 
 
 from __future__ import annotations
 
+import functools
+
 __all__ = ["ALLOWED_ASKS", "RANKS", "WrongAsk", "check_ask", "kind_of"]
 
 #: Actor kinds from the top of the order to its bottom. A client stands above every actor; it asks the Supervisor alone.
@@ -42,6 +44,7 @@ def kind_of(address: str) -> str:
     return address.partition(":")[0]
 
 
+@functools.lru_cache(maxsize=4096)
 def check_ask(asker: str, receiver: str) -> None:
     """Raise :class:`WrongAsk` unless the actor *asker* may ask the actor *receiver* (addresses)."""
     if kind_of(receiver) not in ALLOWED_ASKS.get(kind_of(asker), frozenset()):

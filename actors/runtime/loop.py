@@ -13,6 +13,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
+from ...config.limits import READY_ROUNDS_PER_TURN
 from ...messages.trace import RecordKind
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Loop:
                 callback(mask)
         if self._timers:
             self._run_timers()
-        if self._ready:
+        for _ in range(READY_ROUNDS_PER_TURN):
+            if not self._ready:
+                break
             self.run_ready(len(self._ready))
 
     def run_ready(self, count: int) -> None:
