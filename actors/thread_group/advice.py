@@ -1,8 +1,8 @@
 """madvise, mlock, mincore and msync: what a program says about memory that it has mapped.
 
-Linux counterpart: mm/madvise.c, mm/mlock.c, mm/mincore.c, mm/msync.c.  Advice that changes what the program can see (its pages
-vanish, a fork does not inherit them) is passed on to the host; advice about speed is checked and mostly ignored.  Locked
-memory is counted but not pinned on the host: one sandbox must not starve the others.
+Linux counterpart: mm/madvise.c, mm/mlock.c, mm/mincore.c, mm/msync.c.  Advice that changes what the program can see
+(its pages vanish, a fork does not inherit them) is passed on to the host; advice about speed is checked and mostly
+ignored.  Locked memory is counted but not pinned on the host: one sandbox must not starve the others.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def advise(task: Task, start: int, length: int, advice: int) -> None:
 
 def _advise_one(task: Task, vma: Vma, start: int, end: int, advice: int) -> None:
     if advice in _FLAG_CHANGES:
-        if advice in (MADV_WIPEONFORK,) and (vma.file is not None or vma.flags & VM_SHARED):
+        if advice == MADV_WIPEONFORK and (vma.file is not None or vma.flags & VM_SHARED):
             raise _error(EINVAL)
         if advice in _HOST_FLAG_CHANGES:
             if advice == MADV_WIPEONFORK:
@@ -238,4 +238,3 @@ def synchronise(task: Task, start: int, length: int, flags: int) -> None:
             task.worker.host.sync_file(vma.file.host_fd, True)
     if not task.memory.vmas.covers(start, end):
         raise _error(ENOMEM)
-

@@ -1,7 +1,7 @@
 """ELF headers of executables, read as the kernel reads them: the file header and the program headers, nothing else.
 
-Linux counterpart: load_elf_phdrs and the checks of load_elf_binary (fs/binfmt_elf.c).  pyelftools is not used here: it is made
-for well-formed files, parses lazily through a stream, and takes a millisecond for what the kernel looks at.
+Linux counterpart: load_elf_phdrs and the checks of load_elf_binary (fs/binfmt_elf.c).  pyelftools is not used here: it
+is made for well-formed files, parses lazily through a stream, and takes a millisecond for what the kernel looks at.
 """
 
 from __future__ import annotations

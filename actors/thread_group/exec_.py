@@ -1,11 +1,11 @@
 """execve: from a path to a program that is about to run its first instruction.
 
-Linux counterpart: do_execveat_common and begin_new_exec (fs/exec.c).  Asks MountNamespace Open (in ``executable.py``), GetStatus for
-set-user-id programs, and BecomeWorkingDirectory for a first program; tells TaskSet Executed.
+Linux counterpart: do_execveat_common and begin_new_exec (fs/exec.c).  Asks MountNamespace Open (in ``executable.py``),
+GetStatus for set-user-id programs, and BecomeWorkingDirectory for a first program; tells TaskSet Executed.
 
-The new program is loaded into a fresh host task; the guest's Task is then bound to it and the old host task ended.  So a
-multi-threaded or non-leader execve, and one in the memory of a vfork parent, need nothing special.  Until the point of
-no return nothing of the caller is touched; a failure behind it ends the process by SIGSEGV, as in Linux.
+The new program is loaded into a fresh host task; the guest's Task is then bound to it and the old host task ended.  So
+a multi-threaded or non-leader execve, and one in the memory of a vfork parent, need nothing special.  Until the point
+of no return nothing of the caller is touched; a failure behind it ends the process by SIGSEGV, as in Linux.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Opening a program: its scripts' interpreters, its loader, and their headers, all before the point of no return.
 
-Linux counterpart: do_open_execat and exec_binprm (fs/exec.c).  Asks MountNamespace Open for each file.  Owns a cache of parsed
-headers per worker.
+Linux counterpart: do_open_execat and exec_binprm (fs/exec.c).  Asks MountNamespace Open for each file.  Owns a cache
+of parsed headers per worker.
 """
 
 from __future__ import annotations

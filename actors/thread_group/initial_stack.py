@@ -1,8 +1,8 @@
 """The first contents of a program's stack: strings, auxiliary vector, envp, argv, argc.
 
-Linux counterpart: copy_strings (fs/exec.c) and create_elf_tables (fs/binfmt_elf.c).  Pure functions: the loader writes the
-bytes.  From the top down: eight zero bytes, the program's path, the environment, the arguments, the platform's name,
-16 random bytes, and below them, aligned to 16, the vectors.
+Linux counterpart: copy_strings (fs/exec.c) and create_elf_tables (fs/binfmt_elf.c).  Pure functions: the loader writes
+the bytes.  From the top down: eight zero bytes, the program's path, the environment, the arguments, the platform's
+name, 16 random bytes, and below them, aligned to 16, the vectors.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def build(
 ) -> InitialStack:
     """Lay the stack out below *top*.
 
-    *vector* is the auxiliary vector but for the entries that point into the stack, whose values are filled in; *random* are
-    the 16 bytes of AT_RANDOM; *shift* (bytes) moves the vectors down, as arch_align_stack does.
+    *vector* is the auxiliary vector but for the entries that point into the stack, whose values are filled in;
+    *random* are the 16 bytes of AT_RANDOM; *shift* (bytes) moves the vectors down, as arch_align_stack does.
     """
     arguments, environment = _join(argv), _join(envp)
     strings = arguments + environment + filename + b"\0" + bytes(8)

@@ -1,8 +1,8 @@
 """Loading an executable into a fresh address space: segments, interpreter, heap, stack, and the first registers.
 
-Linux counterpart: load_elf_binary (fs/binfmt_elf.c), setup_arg_pages (fs/exec.c), arch_pick_mmap_layout (arch/x86/mm/mmap.c).
-By now the headers are parsed and the files open (see ``exec_.py``): what fails here fails after the point of no return.
-There is no vDSO yet, so AT_SYSINFO_EHDR is absent.
+Linux counterpart: load_elf_binary (fs/binfmt_elf.c), setup_arg_pages (fs/exec.c), arch_pick_mmap_layout
+(arch/x86/mm/mmap.c).  By now the headers are parsed and the files open (see ``exec_.py``): what fails here fails after
+the point of no return.  There is no vDSO yet, so AT_SYSINFO_EHDR is absent.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The memory of a process: its mappings, its heap's end, and where arguments, environment and program lie.
 
 Linux counterpart: struct mm_struct; mm/mmap.c, mm/mprotect.c, mm/mremap.c.  A MemoryManager owns the list of mappings,
-which is the truth for /proc/PID/maps, save and restore; the pages themselves are the host's.  Each operation checks what
-Linux checks, in Linux's order, makes the injected host call at an address chosen here, and then updates the list: a
-refusal of the host leaves the list as it was.
+which is the truth for /proc/PID/maps, save and restore; the pages themselves are the host's.  Each operation checks
+what Linux checks, in Linux's order, makes the injected host call at an address chosen here, and then updates the list:
+a refusal of the host leaves the list as it was.
 
 Differences from Linux: the stack is mapped at its full size at once, so the kernel's own copies never have to grow it;
 shared anonymous memory is a memfd per mapping, which fork shares and a save writes once; there are no huge pages.
@@ -500,9 +500,7 @@ class MemoryManager(UserAccess):
             raise _error(ENOMEM)
         return self._move(task, vma, old, old_length, self.find_gap(new_length), new_length, keep=False)
 
-    def _remap_to(
-        self, task: Task, vma: Vma, old: int, old_length: int, new_length: int, flags: int, new: int
-    ) -> int:
+    def _remap_to(self, task: Task, vma: Vma, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
         """mremap_to: the caller gave the address, or wants to keep the old mapping."""
         if flags & MREMAP_FIXED:
             if new % PAGE_SIZE or new_length > GUEST_TOP or new > GUEST_TOP - new_length:
@@ -545,9 +543,7 @@ class MemoryManager(UserAccess):
         self._add(more)
         return True
 
-    def _move(
-        self, task: Task, vma: Vma, old: int, old_length: int, new: int, new_length: int, *, keep: bool
-    ) -> int:
+    def _move(self, task: Task, vma: Vma, old: int, old_length: int, new: int, new_length: int, *, keep: bool) -> int:
         if len(self.vmas) >= MAX_MAP_COUNT - 3:
             raise _error(ENOMEM)
         self.settle(task, old, old + old_length)

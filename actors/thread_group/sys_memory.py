@@ -1,8 +1,8 @@
 """Memory mappings: mmap and its relatives, and what else belongs to an address space.
 
-Linux counterpart: mm/*.c, and for arch_prctl, personality arch/x86/kernel/process_64.c and kernel/exec_domain.c.  What a mapping
-is and may become is in ``memory.py``; madvise, mlock, mincore and msync are in ``advice.py``.  There is one NUMA node and the
-kernel is built without CONFIG_NUMA: mbind, set_mempolicy and the like are not in the table (ENOSYS).
+Linux counterpart: mm/*.c, and for arch_prctl, personality arch/x86/kernel/process_64.c and kernel/exec_domain.c.  What
+a mapping is and may become is in ``memory.py``; madvise, mlock, mincore and msync are in ``advice.py``.  There is one
+NUMA node and the kernel is built without CONFIG_NUMA: mbind, set_mempolicy and the like are not in the table (ENOSYS).
 """
 
 from __future__ import annotations
@@ -288,15 +288,15 @@ def _gather(group: ThreadGroup, vector: list[tuple[int, int]], limit: int) -> by
     """Read up to *limit* bytes from *vector* until a fault; EFAULT when the first byte faults."""
     data = bytearray()
     for address, length in vector:
-        length = min(length, limit - len(data))
+        wanted = min(length, limit - len(data))
         try:
-            piece = group.memory.read_partial(address, length)
+            piece = group.memory.read_partial(address, wanted)
         except OSError:
             if not data:
                 raise
             break
         data += piece
-        if len(piece) < length:
+        if len(piece) < wanted:
             break
     return bytes(data)
 

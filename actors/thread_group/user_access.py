@@ -1,7 +1,7 @@
 """Reading and writing guest memory on behalf of a system call.
 
-Linux counterpart: copy_from_user, copy_to_user, strncpy_from_user and import_iovec (lib/usercopy.c, lib/iov_iter.c).  The
-platform ignores page protection, so every access is checked against the list of mappings first, with the last hit
+Linux counterpart: copy_from_user, copy_to_user, strncpy_from_user and import_iovec (lib/usercopy.c, lib/iov_iter.c).
+The platform ignores page protection, so every access is checked against the list of mappings first, with the last hit
 remembered: calls of one program mostly use one stack and one heap.  Guest memory changes while we look at it: each
 function copies once, and callers use the copy.
 """
@@ -202,7 +202,6 @@ class UserAccess:
         for base, length in zip(words[::2], words[1::2], strict=True):
             if length > _SSIZE_MAX:
                 raise OSError(EINVAL, "negative length")
-            length = min(length, left)
-            left -= length
-            vector.append((base, length))
+            vector.append((base, min(length, left)))
+            left -= min(length, left)
         return vector

@@ -1,7 +1,7 @@
 """One process's mappings in address order: what is mapped where, and with which permissions.
 
-Linux counterpart: struct vm_area_struct and its maple tree (include/linux/mm.h, mm/vma.c).  Pure bookkeeping: nothing here
-touches the host.  Mappings split and merge as in Linux, so that /proc/PID/maps reads the same.
+Linux counterpart: struct vm_area_struct and its maple tree (include/linux/mm.h, mm/vma.c).  Pure bookkeeping: nothing
+here touches the host.  Mappings split and merge as in Linux, so that /proc/PID/maps reads the same.
 """
 
 from __future__ import annotations
