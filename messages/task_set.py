@@ -206,7 +206,7 @@ class RequestFork(Message):
 
     Answer.extra is (its group serial, the epoch of the stop in force or 0: it is born stopped).  The child is
     registered, with the caller's group, session and credentials, before its first instruction runs.  The parent tells
-    GroupBorn (or ForkFailed) in the handler that makes the child's actor; what is sent to the child waits here until then.
+    GroupBorn (or ForkFailed) in the handler that makes the child's actor; messages to the child wait here until then.
     """
 
     group: int

@@ -286,7 +286,7 @@ class TaskSet(Actor):
         """Return who petitions. A thread that petitions anew has ended its fork and has its earlier answer."""
         process = self._living(group)
         if process is not None:
-            process.reads.pop(tid, None)
+            self.tree.reads.pop((group, tid), None)
             embryo = self.tree.embryos.get((group, tid))
             if embryo is not None:
                 self._settle(embryo)

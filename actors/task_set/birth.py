@@ -193,15 +193,15 @@ def thread(tree: ProcessTree, caller: Process, message: messages.RequestThread) 
 
 def executed(tree: ProcessTree, process: Process, message: messages.Executed) -> None:
     """execve succeeded: one thread is left, which is the leader; setpgid by the parent is over (EACCES)."""
-    for tid in process.threads - {process.pid}:
+    threads, process.threads = process.threads, {process.pid}
+    tree.drop_petitions(process, *threads)
+    for tid in threads - process.threads:
         del tree.by_tid[tid]
-    process.threads = {process.pid}
-    process.waits.clear()
-    process.reads.clear()
     process.command = message.command
     process.executed = True
     process.exec_count += 1
     process.exit_signal = SIGCHLD
     for child in tree.children_of(process):
         child.parent_tid = process.pid
-    tree.show(process)
+    if threads != process.threads:
+        tree.show(process)

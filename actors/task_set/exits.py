@@ -31,8 +31,7 @@ def thread_exited(tree: ProcessTree, process: Process, tid: int) -> None:
     if tid not in process.threads:
         return
     process.threads.discard(tid)
-    process.waits.pop(tid, None)
-    process.reads.pop(tid, None)
+    tree.drop_petitions(process, tid)
     if tid != process.pid:
         del tree.by_tid[tid]
     birth.forget_embryos(tree, process, tid)
@@ -98,13 +97,13 @@ def _exit(tree: ProcessTree, process: Process) -> None:
 
 def _become_zombie(tree: ProcessTree, process: Process) -> None:
     process.advance(process.state, ProcessState.ZOMBIE)
-    for tid in process.threads - {process.pid}:
+    threads, process.threads = process.threads, set()
+    tree.drop_petitions(process, *threads)
+    for tid in threads - {process.pid}:
         del tree.by_tid[tid]
-    process.threads = set()
     process.unreported_stop, process.unreported_continue = 0, False
-    process.waits.clear()
-    process.reads.clear()
-    tree.show(process)
+    if threads != {process.pid}:
+        tree.show(process)
 
 
 def _lose_terminal(tree: ProcessTree, process: Process) -> None:

@@ -34,7 +34,7 @@ def read(tree: ProcessTree, caller: Process, message: messages.ReadProc) -> None
     if target is None or target.dead or target.group == INIT:
         _answer(tree, caller, message.tid, message.petition, target, message.name)
         return
-    caller.reads[message.tid] = ForwardedRead(target.group, message.petition, message.name)
+    tree.reads[caller.group, message.tid] = ForwardedRead(target.group, message.petition, message.name)
     tree.post(
         target,
         ProcRequest(reader=caller.group, tid=message.tid, petition=message.petition, name=message.name),
@@ -43,11 +43,10 @@ def read(tree: ProcessTree, caller: Process, message: messages.ReadProc) -> None
 
 def answer_for_dead(tree: ProcessTree, process: Process) -> None:
     """A process died over reads that were passed on to it: answer in its place. A second answer is ignored."""
-    for reader in tree.alive():
-        for tid, forwarded in list(reader.reads.items()):
-            if forwarded.target == process.group:
-                del reader.reads[tid]
-                _answer(tree, reader, tid, forwarded.petition, process, forwarded.name)
+    for (reader, tid), forwarded in list(tree.reads.items()):
+        if forwarded.target == process.group:
+            del tree.reads[reader, tid]
+            _answer(tree, tree.processes[reader], tid, forwarded.petition, process, forwarded.name)
 
 
 def _answer(tree: ProcessTree, reader: Process, tid: int, petition: int, target: Process | None, name: str) -> None:

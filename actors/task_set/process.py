@@ -129,8 +129,6 @@ class Process:
     forker_tid: int = 0
     #: Its threads' parked waits, by tid, in the order of their coming.
     waits: dict[int, ParkedWait] = field(default_factory=dict)
-    #: Its threads' forwarded reads, by tid.
-    reads: dict[int, ForwardedRead] = field(default_factory=dict)
     #: What its ThreadGroup knows of its job.
     told_job: Job | None = None
 
@@ -165,7 +163,6 @@ class Process:
         """Assert what must hold of this process by itself."""
         assert not self.dead or not self.children, "the dead have no children"
         assert not self.dead or not self.waits, "the dead do not wait"
-        assert not self.dead or not self.reads, "the dead do not read"
         assert not self.dead or not self.threads, "the dead have no threads"
         assert self.dead or self.threads or self.group == INIT, "the living have a thread"
         assert self.state is not ProcessState.EMBRYO or not self.children, "the unborn have no children"

@@ -92,6 +92,7 @@ def pack(tree: ProcessTree) -> bytes:
     state = {
         "processes": [_pack_process(p) for p in tree.processes.values()],
         "terminals": [[number, t.session, t.foreground] for number, t in tree.terminals.items()],
+        "reads": [[*key, *dataclasses.astuple(read)] for key, read in tree.reads.items()],
         "held": [[serial, [_pack_message(m) for m in held]] for serial, held in tree.held.items()],
         "last_pid": tree.pids.last,
         "max_tasks": tree.max_tasks,
@@ -117,6 +118,7 @@ def unpack(tree: ProcessTree, data: bytes) -> None:
     for process in processes:
         tree.index(process)
     tree.terminals = {number: Terminal(session, foreground) for number, session, foreground in state["terminals"]}
+    tree.reads = {(group, tid): ForwardedRead(*rest) for group, tid, *rest in state["reads"]}
     tree.held = {serial: [decode(frame).message for frame in frames] for serial, frames in state["held"]}
     tree.pids.last = state["last_pid"]
     tree.max_tasks = state["max_tasks"]
@@ -131,7 +133,6 @@ def _pack_process(process: Process) -> dict[str, Any]:
     values["threads"] = sorted(process.threads)
     values["children"] = list(process.children)
     values["waits"] = [dataclasses.astuple(w) for w in process.waits.values()]
-    values["reads"] = [[tid, *dataclasses.astuple(r)] for tid, r in process.reads.items()]
     values["told_job"] = None if process.told_job is None else dataclasses.astuple(process.told_job)
     return values
 
@@ -142,7 +143,6 @@ def _unpack_process(values: dict[str, Any]) -> Process:
     values["children"] = dict.fromkeys(values["children"])
     values["uids"], values["gids"] = tuple(values["uids"]), tuple(values["gids"])
     values["waits"] = {tid: ParkedWait(tid, *rest) for tid, *rest in values["waits"]}
-    values["reads"] = {tid: ForwardedRead(*rest) for tid, *rest in values["reads"]}
     values["told_job"] = None if values["told_job"] is None else Job(*values["told_job"])
     return Process(**values)
 

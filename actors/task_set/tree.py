@@ -15,7 +15,7 @@ from ...config.limits import MAX_HELD_MESSAGES, MAX_TASKS, PID_MAX
 from ...messages.mount_namespace import ProcessGone, ProcessSeen
 from ...messages.thread_group import Answer
 from .pids import PidAllocator
-from .process import INIT, Process, ProcessState
+from .process import INIT, ForwardedRead, Process, ProcessState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +64,8 @@ class ProcessTree:
         self.max_tasks = MAX_TASKS
         #: Children that are being made by fork, by the serial and the thread of their forker.
         self.embryos: dict[tuple[int, int], Process] = {}
+        #: Reads of /proc that were passed on, by the serial and the thread of their reader.
+        self.reads: dict[tuple[int, int], ForwardedRead] = {}
         #: Messages for embryos, by serial.
         self.held: dict[int, list[Message]] = {}
         #: The stop in force, 0 for none.
@@ -172,6 +174,12 @@ class ProcessTree:
         process.parent_tid = min(parent.threads, default=parent.pid)
         parent.children[process.group] = None
 
+    def drop_petitions(self, process: Process, *tids: int) -> None:
+        """These threads of *process* are gone: nobody waits for their answers."""
+        for tid in tids:
+            process.waits.pop(tid, None)
+            self.reads.pop((process.group, tid), None)
+
     def settle(self, process: Process) -> None:
         """An embryo's actor exists: send what waited for it."""
         if process.state is not ProcessState.EMBRYO:
@@ -259,5 +267,7 @@ class ProcessTree:
         for (forker, tid), embryo in self.embryos.items():
             assert embryo.state is ProcessState.EMBRYO, "who is being made is an embryo"
             assert tid in self.processes[forker].threads, "an embryo's forker lives"
+        for reader, tid in self.reads:
+            assert tid in self.processes[reader].threads, "a reader lives"
         for serial in self.held:
             assert self.processes[serial].state is ProcessState.EMBRYO, "messages wait for embryos only"

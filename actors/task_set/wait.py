@@ -49,11 +49,10 @@ def begin(tree: ProcessTree, caller: Process, message: messages.Wait) -> None:
 
 def cancel(tree: ProcessTree, caller: Process, message: messages.WaitCancel) -> None:
     """EINTR for the petition, unless it has been answered."""
-    for parked in (caller.waits, caller.reads):
-        petition = parked.get(message.tid)
-        if petition is not None and petition.petition == message.petition:
-            del parked[message.tid]
-            tree.answer(caller, message.tid, message.petition, errno=EINTR)
+    parked = caller.waits.get(message.tid) or tree.reads.get((caller.group, message.tid))
+    if parked is not None and parked.petition == message.petition:
+        tree.drop_petitions(caller, message.tid)
+        tree.answer(caller, message.tid, message.petition, errno=EINTR)
 
 
 def wake(tree: ProcessTree, parent: Process) -> None:

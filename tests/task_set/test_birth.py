@@ -155,7 +155,6 @@ def test_proc_hears_of_births_threads_and_deaths(stage: Any) -> None:
         (pid, 5, 6, (pid,)),
         (pid, 5, 6, (pid, tid)),
         (pid, 5, 6, (pid,)),
-        (pid, 5, 6, (pid,)),
     ]
     assert stage.mounts.take(ProcessGone) == [ProcessGone(pid=pid)]
 

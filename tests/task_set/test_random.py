@@ -7,6 +7,8 @@ import random
 from typing import Any
 
 import pytest
+from greenroom.actors.task_set.save import pack, unpack
+from greenroom.actors.task_set.tree import ProcessTree
 from greenroom.messages import task_set, thread_group
 
 STEPS = 3000
@@ -45,6 +47,7 @@ class Life:
             self.failed_fork,
             self.half_fork,
             self.pause,
+            self.save_and_load,
         ]
 
     def alive(self) -> list[int]:
@@ -205,6 +208,14 @@ class Life:
         assert all(self.stage.group(pid).stop_epoch == epoch for pid in self.alive())
         self.stage.ask(task_set.ResumeAll(epoch=epoch))
         assert all(self.stage.group(pid).stop_epoch == 0 for pid in self.alive())
+
+    def save_and_load(self) -> None:
+        """The tree as bytes and back is the same tree."""
+        data = pack(self.stage.tree)
+        copy = ProcessTree(lambda _address, _message: None, workers=3)
+        unpack(copy, data)
+        copy.check()
+        assert pack(copy) == data
 
 
 def _job(operation: str, a: int, b: int = 0) -> dict[str, Any]:
