@@ -1,7 +1,7 @@
 """Open directories, and descriptors opened with O_PATH.
 
-Linux counterpart: fs/readdir.c.  Entries and their positions are MountNamespace's; the position of the next read is kept here.
-/proc/PID/fd and fdinfo are the exception: what they list is the descriptor table of a process.
+Linux counterpart: fs/readdir.c.  Entries and their positions are MountNamespace's; the position of the next read is
+kept here. /proc/PID/fd and fdinfo are the exception: what they list is the descriptor table of a process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """epoll: a host epoll instance over the host descriptors of what the guest watches.
 
-Linux counterpart: fs/eventpoll.c.  Readiness, edge triggering, one-shot and nesting are the host's.  A registration is known by
-guest descriptor and open file, as on Linux; the host knows it by a host descriptor of its own: the file's, or a duplicate when
-the same file is watched through more than one descriptor.
+Linux counterpart: fs/eventpoll.c.  Readiness, edge triggering, one-shot and nesting are the host's.  A registration
+is known by guest descriptor and open file, as on Linux; the host knows it by a host descriptor of its own: the
+file's, or a duplicate when the same file is watched through more than one descriptor.
 """
 
 from __future__ import annotations
@@ -114,15 +114,6 @@ class EpollFile(OpenFile):
         for entry in [entry for entry in self._by_key.values() if entry.file is file]:
             self._drop(entry)
         file.epolls.remove(self)
-
-    def replace_host_fd(self, file: OpenFile, old: int) -> None:
-        """*file* stands for another host descriptor now than *old*, which is still open."""
-        for entry in [entry for entry in self._by_key.values() if entry.file is file and entry.host_fd == old]:
-            self.worker.host.epoll_remove(self.host_fd, old)
-            del self._by_host_fd[old]
-            entry.host_fd = file.host_fd
-            self.worker.host.epoll_add(self.host_fd, entry.host_fd, entry.events)
-            self._by_host_fd[entry.host_fd] = entry
 
     # -- events -------------------------------------------------------------------------------------------------
 

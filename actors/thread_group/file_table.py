@@ -1,8 +1,8 @@
 """Descriptor tables of processes, and the registry of a worker's open files.
 
-Linux counterpart: struct files_struct and fs/file.c.  A table is shared between thread groups by CLONE_FILES; it owns one
-reference to each file for each descriptor.  Tells MountNamespace ReleaseLocks, because POSIX locks of a process go when it
-closes any descriptor of the file.
+Linux counterpart: struct files_struct and fs/file.c.  A table is shared between thread groups by CLONE_FILES; it owns
+one reference to each file for each descriptor.  Tells MountNamespace ReleaseLocks, because POSIX locks of a process
+go when it closes any descriptor of the file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...messages.mount_namespace import ReleaseLocks
 from .limits import Resource
+from .unix_names import UnixNames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .actor import ThreadGroup
     from .open_file import OpenFile
@@ -41,6 +42,9 @@ class OpenFiles:
         #: A descriptor of the host's terminal, -1 for none, and the masters of the guest's pseudo-terminals by index.
         self.host_terminal_fd = -1
         self.masters: dict[int, PtyMaster] = {}
+        self.unix_names = UnixNames(worker)
+        #: Inode numbers of the host's descriptors that processes were started with, and which of 0, 1 and 2 they were.
+        self.standard: dict[int, int] = {}
 
     def enter(self, file: OpenFile) -> int:
         """Register a new file and return its number."""
@@ -51,6 +55,21 @@ class OpenFiles:
     def leave(self, file: OpenFile) -> None:
         """Forget a closed file."""
         del self._files[file.number]
+
+    def renumber(self, file: OpenFile, number: int) -> None:
+        """Give a restored file the number that it had when it was saved."""
+        self.leave(file)
+        file.number = number
+        self._files[number] = file
+
+    def counters(self) -> tuple[int, int]:
+        """Return the last file and inode numbers, for a save."""
+        return self._last_number, self._last_ino
+
+    def skip(self, counters: tuple[int, int]) -> None:
+        """Give no file or inode number up to those of a save."""
+        self._last_number = max(self._last_number, counters[0])
+        self._last_ino = max(self._last_ino, counters[1])
 
     def get(self, number: int) -> OpenFile | None:
         """Return the file with that number."""
@@ -178,8 +197,7 @@ class FileTable:
         if file is None:
             raise OSError(EBADF, "")
         self._close_on_exec.discard(fd)
-        if fd < self._lowest:
-            self._lowest = fd
+        self._lowest = min(self._lowest, fd)
         self._closed(file)
 
     def _closed(self, file: OpenFile) -> None:
@@ -250,14 +268,16 @@ class FileTable:
         """Return plain data: descriptors with their open files' numbers."""
         return {
             "files": {fd: file.number for fd, file in self._files.items()},
+            "opening": {tid: file.number for tid, file in self._opening.items()},
             "close_on_exec": sorted(self._close_on_exec),
             "lock_owner": self.lock_owner,
             "holds_locks": self.holds_locks,
         }
 
-    def load(self, state: dict[str, Any], files: dict[int, OpenFile]) -> None:
-        """Take *state* back; *files* maps the saved numbers to the restored open files, whose references are taken."""
-        self._files = {fd: files[number].hold() for fd, number in state["files"].items()}
+    def load(self, state: dict[str, Any], find: Callable[[int, int], OpenFile]) -> None:
+        """Take *state* back; *find* gives the restored file for a descriptor (-1: none) and the number it had."""
+        self._files = {fd: find(fd, number).hold() for fd, number in state["files"].items()}
+        self._opening = {tid: find(-1, number).hold() for tid, number in state["opening"].items()}
         self._close_on_exec = set(state["close_on_exec"])
         self._lowest = 0
         self.holds_locks = state["holds_locks"]

@@ -1,7 +1,7 @@
 """Where a process's paths begin: root, working directory, umask.
 
-Linux counterpart: struct fs_struct (fs/fs_struct.c).  It owns one reference to each of two handles of MountNamespace, and is
-shared between thread groups by CLONE_FS.
+Linux counterpart: struct fs_struct (fs/fs_struct.c).  It owns one reference to each of two handles of MountNamespace,
+and is shared between thread groups by CLONE_FS.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FsContext:
             group.worker.tell(group.mount_namespace, ReleaseHandle(handles=(old,)))
 
     def own(self) -> FsContext:
-        """Take over the references to both handles (a restored context)."""
+        """Take over the references to both handles."""
         self._borrowed = set()
         return self
 
@@ -81,4 +81,11 @@ class FsContext:
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a save."""
-        return {"root": self.root, "cwd": self.cwd, "umask": self.umask}
+        return {"root": self.root, "cwd": self.cwd, "umask": self.umask, "borrowed": sorted(self._borrowed)}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> FsContext:
+        """Inverse of ``state``."""
+        made = cls(root=state["root"], cwd=state["cwd"], umask=state["umask"])
+        made._borrowed = set(state["borrowed"])
+        return made

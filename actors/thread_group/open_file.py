@@ -1,9 +1,9 @@
 """Open file descriptions: what a descriptor refers to, shared by dup, fork and descriptors passed over sockets.
 
-Linux counterpart: struct file and struct file_operations (include/linux/fs.h, fs/file_table.c).  Each kind of file is a
-subclass in a module of its own; the base refuses what Linux refuses when a file operation is missing.  Data moves as bytes:
-``pull`` and ``push`` know nothing of guest memory, ``transfer.py`` joins them to it.  Tells MountNamespace ReleaseHandle and
-ReleaseLocks when the last reference goes.
+Linux counterpart: struct file and struct file_operations (include/linux/fs.h, fs/file_table.c).  Each kind of file is
+a subclass in a module of its own; the base refuses what Linux refuses when a file operation is missing.  Data moves
+as bytes: ``pull`` and ``push`` know nothing of guest memory, ``transfer.py`` joins them to it.  Tells MountNamespace
+ReleaseHandle and ReleaseLocks when the last reference goes.
 """
 
 from __future__ import annotations

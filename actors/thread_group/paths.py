@@ -1,7 +1,8 @@
 """Naming files in requests to MountNamespace: where a path starts, and the magic links that only we can follow.
 
-Linux counterpart: the dirfd rules of fs/namei.c, and proc_pid_get_link and proc_fd_link (fs/proc).  MountNamespace walks every
-path; when it meets /proc/PID/{fd/N,exe,cwd,root}, it says so, and the walk goes on here from what that link stands for.
+Linux counterpart: the dirfd rules of fs/namei.c, and proc_pid_get_link and proc_fd_link (fs/proc).  MountNamespace
+walks every path; when it meets /proc/PID/{fd/N,exe,cwd,root}, it says so, and the walk goes on here from what that
+link stands for.
 """
 
 from __future__ import annotations

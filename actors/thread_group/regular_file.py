@@ -1,14 +1,14 @@
 """Regular files: a guest's open file description is one of the host's.
 
-Linux counterpart: mm/filemap.c and mm/shmem.c.  Offset, O_APPEND, sharing over fork and dup, holes and seals are the host's;
-only RLIMIT_FSIZE is kept here, because the host's limit is the worker's.
+Linux counterpart: mm/filemap.c and mm/shmem.c.  Offset, O_APPEND, sharing over fork and dup, holes and seals are the
+host's; only RLIMIT_FSIZE is kept here, because the host's limit is the worker's.
 """
 
 from __future__ import annotations
 
 import os
 from errno import EFBIG
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...messages.mount_namespace import FileStatus
 from . import signals
@@ -148,9 +148,3 @@ class MemoryFile(HostRegularFile):
         import dataclasses
 
         return dataclasses.replace(super().local_status(group), nlink=0)
-
-    def state(self) -> dict[str, Any]:
-        """Add the contents, which no one else saves."""
-        host = self.worker.host
-        size = host.file_status(self.host_fd)[7]
-        return {**super().state(), "content": host.pread(self.host_fd, size, 0)}

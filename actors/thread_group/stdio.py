@@ -1,8 +1,8 @@
 """The descriptors that a sandbox's first process starts with: the host's own 0, 1 and 2.
 
-Linux counterpart: what init inherits from the boot console.  The host's open file descriptions behind them are shared with
-whoever started greenroom, so their flags are never changed: what can be is opened anew, non-blocking; the rest is asked for
-readiness before each call.
+Linux counterpart: what init inherits from the boot console.  The host's open file descriptions behind them are shared
+with whoever started greenroom, so their flags are never changed: what can be is opened anew, non-blocking; the rest
+is asked for readiness before each call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .task import Task
     from .worker import Worker
 
-__all__ = ["HostStream", "open_stdio"]
+__all__ = ["HostStream", "adopt", "open_stdio"]
 
 _TCGETS: Final = 0x5401
 _TERMIOS_BYTES: Final = 36
@@ -72,11 +72,22 @@ def open_stdio(group: ThreadGroup, fds: Sequence[int], terminal: bool) -> None:
     terminals: dict[int, OpenFile] = {}
     for number, fd in enumerate(fds):
         if fd >= 0:
-            table.put(group, number, _adopt(group, number, fd, terminals))
+            owner = (group.credentials.fsuid, group.credentials.fsgid)
+            table.put(group, number, adopt(group.worker, number, fd, terminals, owner))
 
 
-def _adopt(group: ThreadGroup, number: int, fd: int, terminals: dict[int, OpenFile]) -> OpenFile:
-    worker = group.worker
+def adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], owner: tuple[int, int]) -> OpenFile:
+    """Return the open file of host descriptor *fd*, which becomes ours, as standard stream *number* of *owner* (uid, gid).
+
+    *terminals* are those adopted with it.
+    """
+    file = _adopt(worker, number, fd, terminals, owner)
+    if file.host_fd >= 0:
+        worker.files.standard.setdefault(file.ino, number)
+    return file
+
+
+def _adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], owner: tuple[int, int]) -> OpenFile:
     status = worker.host.file_status(fd)
     mode, rdev = status[2], status[6]
     flags = worker.host.file_flags(fd) & (ACCESS_MODE | os.O_APPEND)
@@ -86,8 +97,8 @@ def _adopt(group: ThreadGroup, number: int, fd: int, terminals: dict[int, OpenFi
         dev=_HOST_DEV,
         rdev=rdev,
         path=b"host:[%d]" % number,
-        uid=group.credentials.fsuid,
-        gid=group.credentials.fsgid,
+        uid=owner[0],
+        gid=owner[1],
     )
     if stat.S_ISREG(mode):
         return HostRegularFile(worker, identity, flags, fd)
@@ -96,7 +107,7 @@ def _adopt(group: ThreadGroup, number: int, fd: int, terminals: dict[int, OpenFi
         identity.path = b"/dev/null" if rdev == (1 << 8 | 3) else identity.path
         return DEVICES[rdev](worker, identity, flags)
     if stat.S_ISCHR(mode) and _is_terminal(worker, fd):
-        return _adopt_terminal(group, fd, flags, rdev, terminals)
+        return _adopt_terminal(worker, fd, flags, rdev, terminals, owner[0])
     if stat.S_ISFIFO(mode):
         fresh = _opened_anew(worker, fd, flags)
         if fresh >= 0:
@@ -106,10 +117,9 @@ def _adopt(group: ThreadGroup, number: int, fd: int, terminals: dict[int, OpenFi
 
 
 def _adopt_terminal(
-    group: ThreadGroup, fd: int, flags: int, rdev: int, terminals: dict[int, OpenFile]
+    worker: Worker, fd: int, flags: int, rdev: int, terminals: dict[int, OpenFile], uid: int
 ) -> OpenFile:
     """All descriptors of one terminal are one open file, as a login shell has them."""
-    worker = group.worker
     key = rdev << 2 | flags & ACCESS_MODE
     if key in terminals:
         worker.host.close(fd)
@@ -118,7 +128,7 @@ def _adopt_terminal(
     if fresh < 0:
         identity = Identity(mode=stat.S_IFCHR | 0o620, ino=worker.files.new_ino(), dev=_HOST_DEV, rdev=rdev)
         return HostStream(worker, identity, flags, fd)
-    file = terminals[key] = adopt_host_terminal(worker, fresh, flags, group.credentials.fsuid)
+    file = terminals[key] = adopt_host_terminal(worker, fresh, flags, uid)
     return file
 
 

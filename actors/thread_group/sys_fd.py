@@ -1,7 +1,7 @@
 """Descriptors: making, duplicating, closing and controlling them.
 
-Linux counterpart: fs/open.c, fs/file.c, fs/fcntl.c, fs/locks.c (the calls), fs/pipe.c, fs/eventfd.c, mm/memfd.c.  File locks are
-MountNamespace's: LockChange is asked; a wait for one is parked here until LockReleased comes.
+Linux counterpart: fs/open.c, fs/file.c, fs/fcntl.c, fs/locks.c (the calls), fs/pipe.c, fs/eventfd.c, mm/memfd.c. 
+File locks are MountNamespace's: LockChange is asked; a wait for one is parked here until LockReleased comes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import enum
 import os
 import stat
 import struct
-from errno import E2BIG, EAGAIN, EBADF, EBUSY, EINVAL, EMFILE, ENOSYS, EPERM, ESPIPE
+from errno import E2BIG, EAGAIN, EBADF, EINVAL, EPERM
 from typing import TYPE_CHECKING, Any, Final
 
 from ...messages.mount_namespace import LockChange
@@ -387,9 +387,15 @@ class FlockOperation(enum.IntFlag):
     UN = 8
 
 
+#: Mandatory locks are gone from Linux; asking for one is a no-op there.
+_LOCK_MAND: Final = 32
+
+
 @syscall(73)
 def flock(task: Task, fd: S32, operation: U32) -> Any:
     """flock(2): lock the whole file for the open file description. EAGAIN, EBADF, EINVAL."""
+    if operation & _LOCK_MAND:
+        return 0
     wait = not operation & FlockOperation.NB
     kinds = {FlockOperation.SH: _F_RDLCK, FlockOperation.EX: _F_WRLCK, FlockOperation.UN: _F_UNLCK}
     kind = kinds.get(FlockOperation(operation & ~FlockOperation.NB))

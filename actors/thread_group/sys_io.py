@@ -1,8 +1,8 @@
 """Moving data: read, write, seek, splice, and what is done to a file's contents as a whole.
 
-Linux counterpart: fs/read_write.c, fs/splice.c, fs/sync.c, fs/open.c (truncate, fallocate), mm/readahead.c, mm/fadvise.c.
-The plain read(2) and write(2) are written out here, because they are what programs do all day; the rest goes through
-``transfer.py``.
+Linux counterpart: fs/read_write.c, fs/splice.c, fs/sync.c, fs/open.c (truncate, fallocate), mm/readahead.c,
+mm/fadvise.c. The plain read(2) and write(2) are written out here, because they are what programs do all day; the rest
+goes through ``transfer.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from errno import EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EOVERFLOW, ESPIPE, EXDEV, ENOSYS
+from errno import EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, ESPIPE, EXDEV
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,7 +1,8 @@
 """Names and inodes: looking at them, making, renaming and removing them, and changing their attributes.
 
-Linux counterpart: fs/stat.c, fs/namei.c, fs/open.c, fs/readdir.c, fs/utimes.c, fs/xattr.c, fs/statfs.c, fs/namespace.c.  All of it is
-asked of MountNamespace; what Linux checks before it looks at the path is checked here, in Linux's order.
+Linux counterpart: fs/stat.c, fs/namei.c, fs/open.c, fs/readdir.c, fs/utimes.c, fs/xattr.c, fs/statfs.c,
+fs/namespace.c.  All of it is asked of MountNamespace; what Linux checks before it looks at the path is checked here,
+in Linux's order.
 """
 
 from __future__ import annotations
@@ -13,11 +14,7 @@ import stat
 import struct
 from errno import (
     E2BIG,
-    EBADF,
-    EEXIST,
-    EFAULT,
     EINVAL,
-    ENAMETOOLONG,
     ENODATA,
     ENOENT,
     ENOTDIR,

@@ -1,7 +1,7 @@
 """Waiting for descriptors: poll, select, epoll.
 
-Linux counterpart: fs/select.c, fs/eventpoll.c.  Readiness is the host's: one host poll that does not wait, and when nothing is
-ready a Block on the same host descriptors.  Files that are always ready are answered here.
+Linux counterpart: fs/select.c, fs/eventpoll.c.  Readiness is the host's: one host poll that does not wait, and when
+nothing is ready a Block on the same host descriptors.  Files that are always ready are answered here.
 """
 
 from __future__ import annotations

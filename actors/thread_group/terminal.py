@@ -1,9 +1,9 @@
 """Terminals: the host's, passed at start, and pseudo-terminals that the guest makes.
 
-Linux counterpart: drivers/tty (tty_io.c, n_tty.c, tty_jobctrl.c, pty.c).  The line discipline is the host's: echo, editing and
-settings are its work.  Job control is the guest's: who may read, and who gets the signals of Ctrl-C, is decided here with
-TaskSet, because the host knows nothing of guest process groups.  Tells TaskSet TerminalSignal and TerminalHangup, and
-MountNamespace TerminalSeen and TerminalGone; JobControl and Kill are petitions to TaskSet.
+Linux counterpart: drivers/tty (tty_io.c, n_tty.c, tty_jobctrl.c, pty.c).  The line discipline is the host's: echo,
+editing and settings are its work.  Job control is the guest's: who may read, and who gets the signals of Ctrl-C, is
+decided here with TaskSet, because the host knows nothing of guest process groups.  Tells TaskSet TerminalSignal and
+TerminalHangup, and MountNamespace TerminalSeen and TerminalGone; JobControl and Kill are petitions to TaskSet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import termios
-from errno import EINVAL, EIO, ENOTTY, ENXIO, EPERM
+from errno import EIO, ENOTTY, ENXIO
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ...messages.mount_namespace import TerminalGone, TerminalSeen
@@ -289,8 +289,22 @@ class PtyMaster(Terminal):
         self.worker.tell(self.identity.namespace, TerminalGone(index=self.index))
 
     def state(self) -> dict[str, Any]:
-        """Add the index."""
-        return {**super().state(), "index": self.index}
+        """Add the index, the settings and the size."""
+        host, fd = self.worker.host, self.host_fd
+        return {
+            **super().state(),
+            "index": self.index,
+            "settings": host.io_control(fd, _TCGETS, bytes(_TERMIOS_BYTES)),
+            "size": host.io_control(fd, _TIOCGWINSZ, bytes(_WINSIZE_BYTES)),
+        }
+
+    def load(self, state: dict[str, Any]) -> PtyMaster:
+        """Take settings and size of a saved terminal over; return the file."""
+        host, fd = self.worker.host, self.host_fd
+        host.io_control(fd, _TCSETS, state["settings"])
+        host.io_control(fd, _TIOCSWINSZ, state["size"])
+        self.worker.files.masters[self.index] = self
+        return self
 
 
 # -- opening --------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Files of /proc and /sys: text that is made when it is read.
 
-Linux counterpart: fs/seq_file.c.  The text is taken once, when reading starts at position 0, so that pieces of one reading
-fit together.  The text of a file of one process is made by that process's ThreadGroup: the own one here, another's by a
-petition to TaskSet.
+Linux counterpart: fs/seq_file.c.  The text is taken once, when reading starts at position 0, so that pieces of one
+reading fit together.  The text of a file of one process is made by that process's ThreadGroup: the own one here,
+another's by a petition to TaskSet.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ class TextFile(OpenFile):
     def state(self) -> dict[str, Any]:
         """Add the snapshot."""
         return {**super().state(), "text": self._text}
+
+    def load(self, state: dict[str, Any]) -> TextFile:
+        """Go on reading where a saved file was; return the file."""
+        self._text, self._position = state["text"], state["position"]
+        return self
 
 
 class ProcessFile(TextFile):

@@ -1,7 +1,7 @@
 """Moving bytes between open files and guest memory, in pieces, with Linux's partial results.
 
-Linux counterpart: lib/iov_iter.c and the loops of fs/read_write.c.  Buffers are (address, length) pairs, copied from the guest
-once.  Nothing is consumed from a pipe or a socket before it is known where it can be delivered.
+Linux counterpart: lib/iov_iter.c and the loops of fs/read_write.c.  Buffers are (address, length) pairs, copied from
+the guest once.  Nothing is consumed from a pipe or a socket before it is known where it can be delivered.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Buffers = list[tuple[int, int]]
 #: What one read or write transfers at most.
 MAX_RW_COUNT: Final = 0x7FFF_F000
 _PAGE_BYTES: Final = 4096
+#: More than any queue of the host takes at once, so the host refuses what is cut here.
+_MAX_MESSAGE_BYTES: Final = 16 << 20
 
 
 # -- from a file to the guest ---------------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ def _fill(task: Task, file: OpenFile, buffers: Buffers, offset: int | None) -> A
             done += got
             if got < wanted:
                 return done
-    if not done and not any([length for _, length in buffers]):
+    if not done and sum([length for _, length in buffers]) == 0:
         file.pull(task, 0, offset)
     return done
 
@@ -145,7 +147,7 @@ def write(task: Task, file: OpenFile, buffers: Buffers, offset: int | None, *, w
     """write(2) and its relatives: a blocking one goes on until all is written, over as many waits as it takes."""
     total = sum([length for _, length in buffers])
     done = task.memo.get("done", 0)
-    limit = total if file.atomic else file.piece_bytes
+    limit = min(total, _MAX_MESSAGE_BYTES) if file.atomic else file.piece_bytes
     while True:
         try:
             data = gather(task, buffers, done, limit) if total else b""
@@ -158,6 +160,9 @@ def write(task: Task, file: OpenFile, buffers: Buffers, offset: int | None, *, w
         except OSError:
             return _or_raise(done)
         if type(taken) is not int or taken < 0:
+            if done and type(taken) is int:
+                return done
+            task.memo["done"] = done
             return taken
         done += taken
         if done >= total or file.atomic or not taken:
