@@ -139,7 +139,7 @@ def wait_for_requeue(task: Task, first: Futex, value: int, second: Futex, deadli
         return 0
     if futexes.expired(task, deadline):
         raise OSError(ETIMEDOUT, "")
-    moved = task.memo["futexes"][0] == task.memo["requeue"]
+    moved = tuple(task.memo["futexes"][0]) == tuple(task.memo["requeue"])
     if task.interrupted:
         if moved:
             raise OSError(EAGAIN, "")  # Linux cannot restart it either: the caller locks by itself
@@ -158,7 +158,7 @@ def requeue(task: Task, first: Futex, second: Futex, wakes: int, moves: int, exp
     if task.memory.read_u32(first.address) != expected:
         raise OSError(EAGAIN, "")
     waiting = futexes.waiters(task, source)[: 1 + moves]
-    if any(waiter.memo.get("requeue", ()) != tuple(second) for waiter in waiting):
+    if any(tuple(waiter.memo.get("requeue", ())) != second for waiter in waiting):
         raise OSError(EINVAL, "these do not wait to be moved there")
     for index, waiter in enumerate(waiting):
         if _acquire(task, second, waiter, target):
