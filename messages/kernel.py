@@ -196,6 +196,8 @@ class LoadFrom(Message):
     #: What this host offers.
     application_cores: int
     cpu_features: tuple[str, ...]
+    #: Worker 0's tokens of what takes the place of the host's standard streams; -1 or missing: /dev/null.
+    stdio: tuple[int, ...] = ()
 
 
 @message(tag=0x210, receiver="kernel", mode=Mode.ASK, reply=Done)

@@ -166,6 +166,8 @@ class LoadTasks(Message):
     token: int
     epoch: int
     more_tokens: tuple[int, ...] = ()
+    #: Worker 0's tokens of what takes the place of the host's standard streams; -1 or missing: /dev/null.
+    stdio: tuple[int, ...] = ()
 
 
 @message(tag=0x30D, receiver="task_set", mode=Mode.ASK, reply=Done)

@@ -186,7 +186,9 @@ class SaveWorker(Message):
 
 @message(tag=0x506, receiver="worker", mode=Mode.ASK, reply=Done)
 class LoadWorker(Message):
-    """task_set -> worker, ask: the inverse, on a fresh worker; *token* is the memory file, mapped privately."""
+    """task_set -> worker, ask: the inverse, on a worker with empty groups; *token* is the memory file, mapped privately."""
 
     state: bytes
     token: int
+    #: Tokens of what takes the place of the host's standard streams; -1 or missing: /dev/null.
+    stdio: tuple[int, ...] = ()

@@ -134,6 +134,7 @@ def restore(mounts: str, message: messages.LoadFrom, checkpoint: Checkpoint, epo
             token=first,
             more_tokens=tuple(more),
             epoch=epoch,
+            stdio=message.stdio,
         ),
     )
     watch.lap("tasks")

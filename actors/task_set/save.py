@@ -56,24 +56,28 @@ def load(tree: ProcessTree, message: messages.LoadTasks) -> Asking:
     if not len(tokens) == len(message.workers) == tree.workers:
         raise Refused(f"the checkpoint has {len(message.workers)} workers, this sandbox {tree.workers}")
     unpack(tree, message.state)
+    # Restored threads petition again.
+    tree.reads.clear()
+    for process in tree.processes.values():
+        process.waits.clear()
     tree.epoch = message.epoch
     alive = tree.alive()
     if {p.group for p in alive} != set(message.groups):
         raise Refused("the checkpoint's groups are not those of its process tree")
-    _check(
-        (
-            yield [
-                Ask(f"worker:{n}", LoadWorker(state=message.workers[n], token=token)) for n, token in enumerate(tokens)
-            ]
-        )
-    )
     _check((yield [create_thread_group(tree, p) for p in alive]))
+    _check((yield [_load_worker(message, number, token) for number, token in enumerate(tokens)]))
     _check((yield [Ask(p.address, LoadGroup(state=message.groups[p.group], epoch=tree.epoch)) for p in alive]))
     for process in alive:
         process.epoch = tree.epoch
     for process in tree.guests():
         tree.show(process)
     return Done()
+
+
+def _load_worker(message: messages.LoadTasks, number: int, token: int) -> Ask:
+    """The standard streams are the first worker's: processes from outside live there."""
+    stdio = message.stdio if number == 0 else ()
+    return Ask(f"worker:{number}", LoadWorker(state=message.workers[number], token=token, stdio=stdio))
 
 
 def _check(replies: list[Any]) -> list[Any]:

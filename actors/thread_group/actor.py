@@ -71,7 +71,8 @@ class ThreadGroup(Actor):
         #: prctl's PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE.
         self.subreaper = False
         self.dumpable = 1
-        self._petitions = 0
+        #: How many petitions it has sent.
+        self.petitions = 0
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -104,6 +105,7 @@ class ThreadGroup(Actor):
     def resume_tasks(self, message: mine.ResumeTasks) -> Done:
         """Let the tasks of this epoch's stop go on."""
         if message.epoch == self.stop_epoch:
+            dispatch.retry_held(self.worker)
             self.stop_epoch = 0
             for task in list(self.tasks.values()):
                 dispatch.release(task)
@@ -159,7 +161,7 @@ class ThreadGroup(Actor):
         return save.save_group(self)
 
     @handles(mine.LoadGroup)
-    def load_group(self, message: mine.LoadGroup) -> Asking | Done:
+    def load_group(self, message: mine.LoadGroup) -> Done:
         """Become the process that was saved."""
         return save.load_group(self, message)
 
@@ -171,8 +173,8 @@ class ThreadGroup(Actor):
 
     def petition(self, task: Task, message: type[Message], fields: dict[str, Any]) -> None:
         """Send a petition for *task*, which is parked by the caller, to TaskSet or Kernel as *message* says."""
-        self._petitions += 1
-        task.petition = self._petitions
+        self.petitions += 1
+        task.petition = self.petitions
         task.petition_interrupted = False
         task.answer = None
         petition = message(group=self.group, tid=task.tid, petition=task.petition, **fields)  # type: ignore[call-arg]

@@ -25,8 +25,9 @@ from .task import ERESTART_RESTARTBLOCK, NO_RESULT, Block, Petition, RunState, T
 if TYPE_CHECKING:
     from ...platform.interface import Event
     from .table import Entry
+    from .worker import Worker
 
-__all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "start", "unpark", "wake"]
+__all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "retry_held", "start", "unpark", "wake"]
 
 log = get_logger(__name__)
 
@@ -262,6 +263,22 @@ def start(task: Task) -> None:
             return
         task.advance(RunState.RUNNING)
         exit_to_user(task, None)
+
+
+def retry_held(worker: Worker) -> None:
+    """A stop ends somewhere: calls that were woken in it, or restored, are called again before any guest code runs.
+
+    Those that wait on are then back on their channels, and no wake-up of theirs is lost.  One that has an answer acts on it
+    when its own process's stop ends.
+    """
+    for group in list(worker.groups.values()):
+        for task in list(group.tasks.values()):
+            waiting = task.state is RunState.HELD and task.held == ("retry",) and task.answer is None
+            if waiting and not group.signals.stopped:
+                task.held = None
+                task.work = True
+                task.advance(RunState.RUNNING)
+                call(task)
 
 
 def release(task: Task) -> None:

@@ -49,14 +49,17 @@ class TimerFile(OpenFile):
     def set(self, value_ns: int, interval_ns: int, settings: int) -> None:
         """Set the timer (0: unset it); expirations that nobody has read are forgotten."""
         self._bell.silence()
-        self.settings, self.cancelled = settings, False
-        watched = settings & TFD_TIMER_CANCEL_ON_SET and settings & TFD_TIMER_ABSTIME
-        self.alarm.clock_jumped = self._clock_jumped if watched else None
+        self._apply(settings)
         if not value_ns:
             self.alarm.set(None, 0)
         else:
             start = 0 if settings & TFD_TIMER_ABSTIME else self.alarm.now()
             self.alarm.set(start + value_ns, interval_ns)
+
+    def _apply(self, settings: int) -> None:
+        self.settings, self.cancelled = settings, False
+        watched = settings & TFD_TIMER_CANCEL_ON_SET and settings & TFD_TIMER_ABSTIME
+        self.alarm.clock_jumped = self._clock_jumped if watched else None
 
     def _clock_jumped(self) -> None:
         self.cancelled = True
@@ -101,3 +104,10 @@ class TimerFile(OpenFile):
             "settings": self.settings,
             "cancelled": self.cancelled,
         }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state``, on a fresh timer; the clocks stand still meanwhile."""
+        self._apply(state["settings"])
+        self.alarm.set(state["alarm"]["expiry_ns"], state["alarm"]["interval_ns"])
+        if state["cancelled"]:
+            self._clock_jumped()

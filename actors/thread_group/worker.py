@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from ...platform.interface import Platform
+    from ..runtime.actor import Asking
     from ..runtime.loop import Timer
     from ..runtime.node import Node
     from .host import WorkerHost
@@ -58,6 +59,9 @@ class Worker(Actor):
         self._channels: dict[Hashable, list[Task]] = {}
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
+        #: A save or a load in progress.
+        self.saving: save.Saving | None = None
+        self.loading: save.Loading | None = None
         platform.start()
         for fd in platform.filenos():
             node.loop.watch(fd, select.EPOLLIN, lambda _mask: self._on_platform())
@@ -91,7 +95,7 @@ class Worker(Actor):
         return save.save_worker(self)
 
     @handles(messages.LoadWorker)
-    def load_worker(self, message: messages.LoadWorker) -> Done:
+    def load_worker(self, message: messages.LoadWorker) -> Asking:
         """Take it back, on a fresh worker."""
         return save.load_worker(self, message)
 
