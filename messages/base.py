@@ -23,12 +23,29 @@ class Mode(enum.Enum):
 
 
 class Record:
-    """Base of the plain values inside messages."""
+    """Base of the plain values inside messages: equal when all fields are."""
 
     __slots__ = ()
 
+    def __eq__(self, other: object) -> bool:
+        """Compare field by field."""
+        return type(other) is type(self) and _values(self) == _values(other)
 
-class Message:
+    def __hash__(self) -> int:
+        """Hash what is compared."""
+        return hash((type(self), _values(self)))
+
+    def __repr__(self) -> str:
+        """Show the class and every field."""
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+def _values(it: Record) -> tuple[Any, ...]:
+    return tuple([getattr(it, name) for name in it.__slots__])
+
+
+class Message(Record):
     """Base of all messages. Class attributes are set by :func:`message`."""
 
     __slots__ = ()
@@ -56,11 +73,20 @@ TAG_RANGES: dict[str, int] = {
 _C = TypeVar("_C", bound=type)
 
 
+def _slotted(cls: _C) -> _C:
+    """Make *cls* a dataclass of slots with an initialiser and nothing else.
+
+    The type checker holds them frozen (``dataclass_transform``).  At run time they are not: for every frozen class dataclasses
+    compiles six methods, which for this catalogue took 45 ms of each start, and makes each instance three times slower.
+    """
+    made: _C = dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)(cls)  # type: ignore[assignment]
+    return made
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def record(cls: _C) -> _C:
     """Make *cls* a frozen, slotted, keyword-only dataclass that may be a field of a message."""
-    made: _C = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)  # type: ignore[assignment]
-    return made
+    return _slotted(cls)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -79,7 +105,7 @@ def message(*, tag: int, receiver: str, mode: Mode, reply: type[Message] | None 
             raise TypeError(f"{cls.__name__}: tag {tag:#x} is taken by {MESSAGE_TYPES[tag].__name__}")
         if (mode is Mode.ASK) != (reply is not None):
             raise TypeError(f"{cls.__name__}: exactly the asks name a reply type")
-        made: type[Message] = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made = _slotted(cls)
         made.TAG, made.RECEIVER, made.MODE, made.REPLY = tag, receiver, mode, reply
         MESSAGE_TYPES[tag] = made
         return made
