@@ -16,8 +16,7 @@ import stat
 from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
-
+from ...config.logging import get_logger
 from ...messages.base import Done
 from ...messages.mount_namespace import BecomeWorkingDirectory, GetStatus
 from ...messages.task_set import Executed
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["execve", "load_first_program"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 #: A standard stream that is to be /dev/null.
 _NULL_STREAM: Final = -1

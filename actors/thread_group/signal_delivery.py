@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
+from ...config.logging import get_logger
 from ...platform.x86_64 import sigframe
 from ...platform.x86_64.sigframe import FrameFault
 from . import dispatch, exits, job_stop, signal_send, timers
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver", "fault", "force", "take"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _EINTR: Final = -4
 _RESTARTS: Final = frozenset({ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK})
