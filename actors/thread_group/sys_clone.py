@@ -11,7 +11,7 @@ import struct
 from errno import E2BIG, EINVAL, EPERM
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...messages.task_set import ForkFailed, RequestFork, RequestThread
+from ...messages.task_set import ForkFailed, GroupBorn, RequestFork, RequestThread
 from . import dispatch, signals
 from .credentials import CAP_SYS_ADMIN
 from .table import U64, Address, syscall
@@ -166,6 +166,7 @@ def _make_process(task: Task, birth: _Birth, answer: Answer) -> object:
         task.group.tell_task_set(ForkFailed(group=task.group.group, child=serial))
         raise
     child = _new_group(task, birth, serial, answer.value, host)
+    task.group.tell_task_set(GroupBorn(group=serial))
     child.group.stop_epoch = epoch or task.group.stop_epoch
     _write_tids(task, child, birth)
     if birth.flags & _F.VFORK:
