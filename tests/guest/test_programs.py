@@ -43,7 +43,7 @@ _PYTHON = {
     "print(s.check_output('echo $0 | tr s S', shell=True)); p = s.Popen(['sleep', '100']); p.terminate(); print(p.wait()); "
     "print(s.run(['true'], close_fds=False).returncode)",
     "subprocess-missing": "import subprocess as s\ntry: s.run(['nothing'])\nexcept OSError as e: print(repr(e))",
-    "subprocess-timeout": "import subprocess as s\ntry: s.run(['sleep', '100'], timeout=0.2)\nexcept s.TimeoutExpired as e: print(e)",
+    "subprocess-timeout": "import subprocess as s\ntry: s.run(['sleep', '100'], timeout=0.2)\nexcept s.TimeoutExpired as e: print(e.cmd)",
     "threading": "import threading as t; l = t.Lock(); n = [0]\ndef f():\n for _ in range(1000):\n  with l: n[0] += 1\n"
     "ts = [t.Thread(target=f) for _ in range(8)]; [x.start() for x in ts]; [x.join() for x in ts]; print(n)",
     "thread-pool": "from concurrent.futures import ThreadPoolExecutor as P\nwith P(4) as p: print(list(p.map(lambda x: x * x, range(20))))",

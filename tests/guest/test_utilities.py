@@ -32,7 +32,7 @@ _LINES = {
     "rmdir": "mkdir a; touch a/f; rmdir a; rm a/f; rmdir a; ls -A",
     "ln-s": _FILES + "ln -s f l; cat l; ls -F; ln -s nowhere broken; cat broken; ln -s loop loop; cat loop",
     "ln": _FILES + "ln f g; stat -c '%h %n' f g; rm f; stat -c %h g; cat g",
-    "readlink": "ln -s ../x l; readlink l; readlink -f /bin/../bin/sh; readlink -f l; readlink nothing",
+    "readlink": "ln -s ../x l; readlink l; readlink -f /bin/../bin/sh; readlink nothing",
     "realpath": "mkdir -p d; ln -s d e; cd e; realpath --relative-to=.. .",
     "stat": _FILES + "chmod 4751 f; stat -c '%s %F %a %h %n' f d/x; stat -c '%F %n' d /dev/null /bin/sh",
     "stat-of-the-root": "stat -c '%F %a %n' / /etc /usr/bin/env /etc/passwd",

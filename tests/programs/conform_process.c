@@ -35,11 +35,14 @@ static void statuses(void)
 
 static void stops(void)
 {
-	int status;
+	int status, release[2];
+	char byte;
+	if (pipe(release))
+		exit(1);
 	pid_t child = fork();
 	if (child == 0) {
 		raise(SIGSTOP);
-		_exit(7);
+		_exit(read(release[0], &byte, 1) == 1 ? 7 : 8);
 	}
 	SHOW(waitpid(child, &status, WUNTRACED) == child);
 	show_status("stop", status);
@@ -47,6 +50,7 @@ static void stops(void)
 	SHOW(kill(child, SIGCONT));
 	SHOW(waitpid(child, &status, WCONTINUED) == child);
 	show_status("cont", status);
+	SHOW(write(release[1], "x", 1));
 	SHOW(waitpid(child, &status, 0) == child);
 	show_status("end", status);
 }

@@ -10,6 +10,8 @@ static void clocks(void)
 {
 	struct timespec a, b;
 	for (int clock = -1; clock < 14; clock++) {
+		if (clock == CLOCK_REALTIME_ALARM || clock == CLOCK_BOOTTIME_ALARM)
+			continue; /* there only with a hardware clock */
 		printf("clock %d: ", clock);
 		SHOW(clock_gettime(clock, &a));
 	}
@@ -46,7 +48,7 @@ static void sleeps(void)
 	SHOW(nanosleep(&(struct timespec){-1, 0}, NULL));
 	SHOW(nanosleep((struct timespec *)8, NULL));
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec -= 5;
+	until.tv_sec = 0;
 	SHOW(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL));
 	SHOW(clock_nanosleep(CLOCK_REALTIME, 0, &span, NULL));
 	SHOW(clock_nanosleep(99, 0, &span, NULL));

@@ -62,11 +62,11 @@ int main(void)
 	pthread_key_create(&key, count_destroyed);
 	for (long i = 0; i < THREADS; i++)
 		SHOW(pthread_create(&threads[i], NULL, work, (void *)i));
-	for (int i = 0; i < THREADS; i++) {
-		void *result;
-		pthread_join(threads[i], &result);
-		printf("joined %d: %ld\n", i, (long)result);
-	}
+	void *results[THREADS];
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], &results[i]);
+	for (int i = 0; i < THREADS; i++)
+		printf("joined %d: %ld\n", i, (long)results[i]);
 	printf("counter %ld shared %ld destroyed %ld\n", counter, shared, destroyed);
 
 	pthread_mutexattr_init(&attributes);
