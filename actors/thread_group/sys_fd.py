@@ -1,6 +1,6 @@
 """Descriptors: making, duplicating, closing and controlling them.
 
-Linux counterpart: fs/open.c, fs/file.c, fs/fcntl.c, fs/locks.c (the calls), fs/pipe.c, fs/eventfd.c, mm/memfd.c. 
+Linux counterpart: fs/open.c, fs/file.c, fs/fcntl.c, fs/locks.c (the calls), fs/pipe.c, fs/eventfd.c, mm/memfd.c.
 File locks are MountNamespace's: LockChange is asked; a wait for one is parked here until LockReleased comes.
 """
 

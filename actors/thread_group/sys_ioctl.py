@@ -9,8 +9,11 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
+from .opening import open_at
+from .paths import AT_FDCWD
 from .regular_file import RegularFile
 from .table import S32, U32, Address, syscall
+from .terminal import PtyMaster
 
 if TYPE_CHECKING:
     from .open_file import OpenFile
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _FIONBIO, _FIONCLEX, _FIOCLEX, _FIOASYNC, _FIONREAD, _FIOQSIZE = 0x5421, 0x5450, 0x5451, 0x5452, 0x541B, 0x5460
 _FIGETBSZ: Final = 2
+_TIOCGPTPEER: Final = 0x5441
 _BLOCK_BYTES: Final = 4096
 
 
@@ -35,6 +39,8 @@ def ioctl(task: Task, fd: S32, request: U32, argument: Address) -> Any:
         return 0
     if stat.S_ISREG(file.mode) or stat.S_ISDIR(file.mode):
         return _on_file(task, file, request, argument)
+    if request == _TIOCGPTPEER and isinstance(file, PtyMaster):
+        return open_at(task, AT_FDCWD, b"/dev/pts/%d" % file.index, argument & 0xFFFFFFFF | os.O_NOCTTY, 0)
     return file.ioctl(task, request, argument)
 
 

@@ -15,6 +15,7 @@ import struct
 from errno import (
     E2BIG,
     EINVAL,
+    ELOOP,
     ENODATA,
     ENOENT,
     ENOTDIR,
@@ -124,7 +125,23 @@ def status_of(task: Task, start: int | OpenFile, path: bytes, *, follow: bool = 
     reply = yield from _ask(
         task, start, path, lambda base, rest: GetStatus(root=root, base=base, path=rest, follow=follow, who=caller)
     )
-    return reply.local_status(task.group) if isinstance(reply, OpenFile) else reply.status
+    if not isinstance(reply, OpenFile):
+        return reply.status
+    if reply.path.startswith(b"/dev/"):
+        return (yield from _status_of_namesake(task, reply))
+    return reply.local_status(task.group)
+
+
+def _status_of_namesake(task: Task, file: OpenFile) -> Asking:
+    """A device that came from the host has a node in the sandbox; ttyname(3) compares the numbers of the two."""
+    request = GetStatus(root=task.group.fs.root, base=task.group.fs.root, path=file.path, follow=True, who=who(task))
+    try:
+        status = (yield Ask(task.group.mount_namespace, request)).status
+    except OSError:
+        status = None
+    if status is None or status.rdev != file.identity.rdev:
+        return file.local_status(task.group)
+    return status
 
 
 def pack_stat(s: FileStatus) -> bytes:
@@ -159,10 +176,7 @@ def lstat(task: Task, path: PathName, buffer: Address) -> Asking:
 def fstat(task: Task, fd: S32, buffer: Address) -> Any:
     """fstat(2): attributes of an open file. EBADF, EFAULT."""
     file = task.group.files.get_any(fd)
-    if not file.handle:
-        task.memory.write(buffer, pack_stat(file.local_status(task.group)))
-        return 0
-    return _stat(task, file.handle, b"", buffer)
+    return _stat(task, file.handle or file, b"", buffer)
 
 
 def _path_or_empty(task: Task, address: int, flags: int) -> bytes:
@@ -333,13 +347,16 @@ def chroot(task: Task, path: PathName) -> Asking:
 
 def _enter(task: Task, base: int, path: bytes) -> Asking:
     """Return a new handle on a directory that the caller may search."""
-    caller, root = who(task), task.group.fs.root
-    reply = yield from ask_path(
-        task, base, path, lambda at, rest: BecomeWorkingDirectory(root=root, base=at, path=rest, who=caller)
-    )
-    if isinstance(reply, OpenFile):
-        raise OSError(ENOTDIR, "")
-    return reply.handle
+    caller, root, namespace = who(task), task.group.fs.root, task.group.mount_namespace
+    try:
+        request = BecomeWorkingDirectory(root=root, base=base, path=path, who=caller)
+        return (yield Ask(namespace, request)).handle
+    except OSError as error:
+        if error.errno != ELOOP:
+            raise
+    # Too many links, or a magic one, which this request has no answer for.
+    at, rest = yield from _followed(task, base, path)
+    return (yield Ask(namespace, BecomeWorkingDirectory(root=root, base=at, path=rest, who=caller))).handle
 
 
 @syscall(95)
@@ -426,7 +443,7 @@ def _make(task: Task, dirfd: int, path: bytes, mode: int, rdev: int = 0) -> Aski
 
 @syscall(83)
 def mkdir(task: Task, path: PathName, mode: U32) -> Asking:
-    """mkdir(2): EACCES, EEXIST, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS."""
+    """mkdir(2): EACCES, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS."""
     return _make(task, AT_FDCWD, path, stat.S_IFDIR | mode & 0o1777)
 
 
@@ -438,7 +455,7 @@ def mkdirat(task: Task, dirfd: S32, path: PathName, mode: U32) -> Asking:
 
 @syscall(133)
 def mknod(task: Task, path: PathName, mode: U32, rdev: U32) -> Asking:
-    """mknod(2): EACCES, EEXIST, EINVAL, EPERM for devices without CAP_MKNOD, and mkdir(2)'s errnos."""
+    """mknod(2): EACCES, EINVAL, EPERM for devices without CAP_MKNOD, and mkdir(2)'s errnos."""
     return _mknod(task, AT_FDCWD, path, mode, rdev)
 
 
@@ -513,7 +530,7 @@ def renameat(task: Task, old_dirfd: S32, old: PathName, new_dirfd: S32, new: Pat
 
 @syscall(316)
 def renameat2(task: Task, old_dirfd: S32, old: PathName, new_dirfd: S32, new: PathName, flags: U32) -> Asking:
-    """renameat2(2): renameat with RENAME_NOREPLACE, RENAME_EXCHANGE. EEXIST, EINVAL and renameat(2)'s errnos."""
+    """renameat2(2): renameat with RENAME_NOREPLACE, RENAME_EXCHANGE. EINVAL and renameat(2)'s errnos."""
     if flags & ~7 or flags & 3 == 3 or flags & 6 == 6:
         raise OSError(EINVAL, "")
     return _rename(task, old_dirfd, old, new_dirfd, new, flags)
@@ -521,7 +538,7 @@ def renameat2(task: Task, old_dirfd: S32, old: PathName, new_dirfd: S32, new: Pa
 
 @syscall(86)
 def link(task: Task, old: PathName, new: PathName) -> Asking:
-    """link(2): EACCES, EEXIST, ELOOP, EMLINK, ENOENT, ENOTDIR, EPERM, EROFS, EXDEV."""
+    """link(2): EACCES, ELOOP, EMLINK, ENOENT, ENOTDIR, EPERM, EROFS, EXDEV."""
     return _link(task, AT_FDCWD, old, AT_FDCWD, new, 0)
 
 
@@ -553,7 +570,10 @@ def _as_is(base: int, path: bytes) -> Asking:
 
 
 def _followed(task: Task, base: int, path: bytes) -> Asking:
-    """linkat of /proc/self/fd/N names what is open there: the way to give an O_TMPFILE file its name."""
+    """Return the handle and path that are left of a path when its magic links are followed.
+
+    linkat(2) of /proc/self/fd/N so names what is open there: the way to give an O_TMPFILE file its name.
+    """
     caller, root = who(task), task.group.fs.root
     reached = [(base, path)]
 
@@ -569,7 +589,7 @@ def _followed(task: Task, base: int, path: bytes) -> Asking:
 
 @syscall(88)
 def symlink(task: Task, target: PathName, path: PathName) -> Asking:
-    """symlink(2): EACCES, EEXIST, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS."""
+    """symlink(2): EACCES, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS."""
     return _symlink(task, target, AT_FDCWD, path)
 
 
@@ -958,7 +978,7 @@ def _put_value(task: Task, value: bytes, buffer: int, size: int) -> int:
 
 @syscall(188)
 def setxattr(task: Task, path: PathName, name: Address, value: Address, size: U64, flags: S32) -> Asking:
-    """setxattr(2): E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, EOPNOTSUPP, EPERM, ERANGE and stat(2)'s errnos."""
+    """setxattr(2): E2BIG, EINVAL, ENODATA, ENOSPC, EOPNOTSUPP, EPERM, ERANGE and stat(2)'s errnos."""
     return _set_xattr(task, _start(task, AT_FDCWD, path), path, name, value, size, flags)
 
 

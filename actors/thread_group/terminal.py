@@ -259,17 +259,9 @@ class PtyMaster(Terminal):
             self.worker.host.io_control(self.host_fd, request, task.memory.read(argument, 4))
         elif request == _TIOCGPKT:
             task.memory.write(argument, self.worker.host.io_control(self.host_fd, request, bytes(4)))
-        elif request == _TIOCGPTPEER:
-            return self._open_peer(task, argument & 0xFFFFFFFF)
         else:
             return super().ioctl(task, request, argument)
         return 0
-
-    def _open_peer(self, task: Task, flags: int) -> int:
-        path = b"/dev/pts/%d" % self.index
-        identity = Identity(mode=stat.S_IFCHR | 0o620, ino=self.index + 3, dev=self.dev, rdev=self.device, path=path)
-        file = self.open_slave(identity, flags)
-        return task.group.files.add(task.group, file, close_on_exec=bool(flags & os.O_CLOEXEC))
 
     def open_slave(self, identity: Identity, flags: int) -> Terminal:
         """Open the slave side."""
