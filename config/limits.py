@@ -10,6 +10,8 @@ MAX_QUEUED_FRAMES = 100_000
 ARGUMENT_COUNT = 6
 #: Platform events that a worker handles in one turn of its loop before it looks at messages and timers again.
 EVENTS_PER_TURN = 256
+#: Nanoseconds that the loop is asked to wait at most: epoll counts 31 bits of ms. Later deadlines are looked at again then.
+MAX_TIMER_NS = 86_400 * 1_000_000_000
 
 # -- mount namespace ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any
 
-from ...config.limits import EVENTS_PER_TURN
+from ...config.limits import EVENTS_PER_TURN, MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
@@ -198,5 +198,9 @@ class Worker(Actor):
                 dispatch.wake(task)
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
-        """Call back when the guest's CLOCK_MONOTONIC reaches *deadline_ns*; early calls after a pause are possible."""
-        return self.node.loop.call_at(self.clock.to_host(deadline_ns), callback)
+        """Call back when the guest's CLOCK_MONOTONIC reaches *deadline_ns*.
+
+        Early calls are possible, after a pause and for a deadline that is very far away: look again.
+        """
+        latest = self.host.monotonic_ns() + MAX_TIMER_NS
+        return self.node.loop.call_at(min(self.clock.to_host(deadline_ns), latest), callback)
