@@ -270,3 +270,5 @@ class RestoreSandbox(Message):
     path: str
     #: "" for the name that it had when saved.
     name: str
+    #: Number of the streams that take the place of the host's (see ``Execute``); 0: /dev/null.
+    streams: int = 0

@@ -159,6 +159,7 @@ class Supervisor(Actor):
                 lambda status: self._on_reaped(name, process, status),
             )
         except OSError as error:
+            process.dead, process.status = True, 0
             self.end("failed", f"the spawner does not answer: {error.strerror}")
         report.close_write_end()
         for peer in peers.values():
@@ -403,13 +404,17 @@ class Supervisor(Actor):
             "ends_with_main": self._ends_with_main,
         }
 
-    def load(self, checkpoint: Checkpoint) -> Verb:
-        """Instead of setting an empty kernel up: take the state of a verified checkpoint, and go on."""
+    def load(self, checkpoint: Checkpoint, streams: Sequence[int]) -> Verb:
+        """Instead of setting an empty kernel up: take the state of a verified checkpoint, and go on.
+
+        *streams* (ours now) take the place of the standard streams that its programs were started with.
+        """
         give, workers = self.node.descriptors.give, self._worker_names()
         with checkpoint:
             manifest, states = checkpoint.manifest, checkpoint.states()
             tokens = [give(name, fd) for name, fd in zip(workers, checkpoint.open_memory(), strict=True)]
             files = give(self._kernel_process(), checkpoint.open_files())
+        stdio = self._give(streams)
         self.command = manifest["command"]
         self.main_pid, self._ends_with_main = manifest["main_pid"], manifest["ends_with_main"]
         yield Ask(
@@ -422,6 +427,7 @@ class Supervisor(Actor):
                 workers=len(workers),
                 application_cores=guest_machine.application_cores(),
                 cpu_features=guest_machine.cpu_features(),
+                stdio=stdio,
             ),
         )
         self._started = True

@@ -113,7 +113,7 @@ class Foreground:
         """Go on with the sandbox saved at *path*; return the exit status for this process. As :meth:`run`."""
 
         def begin() -> Supervisor:
-            return self._host.restore(path, name, self._restored)
+            return self._host.restore(path, name, self._own_streams(), self._restored)
 
         return self._live(begin)
 
@@ -135,8 +135,10 @@ class Foreground:
 
     def _booted(self, reply: Message, command: Command) -> None:
         if self._sandbox is not None and not isinstance(reply, Failed):
-            streams = [CLOSED_STREAM if fd in self._closed else os.dup(fd) for fd in range(3)]
-            self._sandbox.submit(self._sandbox.execute(command, streams, main=True), self._started)
+            self._sandbox.submit(self._sandbox.execute(command, self._own_streams(), main=True), self._started)
+
+    def _own_streams(self) -> list[int]:
+        return [CLOSED_STREAM if fd in self._closed else os.dup(fd) for fd in range(3)]
 
     def _started(self, reply: Message) -> None:
         assert self._sandbox is not None

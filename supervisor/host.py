@@ -17,7 +17,7 @@ from ..actors.runtime.node import Node, Placement
 from ..messages import supervisor as messages
 from ..messages.base import Done, Failed, Message
 from . import sandbox_process
-from .actor import Peers, Supervisor, decode_spec, process_names
+from .actor import Peers, Supervisor, close_all, decode_spec, process_names
 from .control import ControlSocket, DescriptorSocket
 from .errors import GreenroomError, SandboxEnded, SandboxFailed, SandboxNotFound
 from .spawner import Spawner
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..actors.runtime.loop import Loop
     from ..config.spec import SandboxSpec
+    from .checkpoint import Checkpoint
     from .runtime_directory import RuntimeDirectory
 
     Answer = Callable[[Message], None]
@@ -70,6 +71,7 @@ class Host:
         self.descriptors = DescriptorSocket(loop, directory)
         spawner.attach(loop, self._spawner_died)
         self._control: ControlSocket | None = None
+        self._spawner_lost = False
 
     def serve(self) -> None:
         """Open the control API to other processes."""
@@ -102,6 +104,8 @@ class Host:
 
     def create(self, spec: SandboxSpec) -> Supervisor:
         """Make the actor, the node and the directory of a new sandbox. NameInUse, OSError for its log file."""
+        if self._spawner_lost:
+            raise SandboxFailed("this supervisor makes no more sandboxes: its spawner process died; start another")
         spec = dataclasses.replace(spec, name=spec.name or f"gr-{secrets.token_hex(4)}")
         if spec.trace:
             _empty_file(spec.trace)
@@ -160,8 +164,21 @@ class Host:
 
         sandbox.submit(save, saved)
 
-    def restore(self, path: str, name: str, booted: Answer) -> Supervisor:
-        """Make a sandbox from a checkpoint file; *booted* gets Done or Failed. CheckpointError, NameInUse."""
+    def restore(self, path: str, name: str, streams: list[int], booted: Answer) -> Supervisor:
+        """Make a sandbox from a checkpoint file; *booted* gets Done or Failed. CheckpointError, NameInUse.
+
+        *streams*, which become ours, take the place of those that its programs were started with.
+        """
+        try:
+            checkpoint, sandbox = self._open_checkpoint(path, name)
+        except BaseException:
+            close_all(streams)
+            raise
+        sandbox.boot(booted, lambda: sandbox.load(checkpoint, streams))
+        return sandbox
+
+    def _open_checkpoint(self, path: str, name: str) -> tuple[Checkpoint, Supervisor]:
+        """Verify the file, and make the actor of the sandbox in it."""
         from .checkpoint import Checkpoint
 
         checkpoint = Checkpoint.open(path)
@@ -173,14 +190,14 @@ class Host:
         except BaseException:
             checkpoint.close()
             raise
-        sandbox.boot(booted, lambda: sandbox.load(checkpoint))
-        return sandbox
+        return checkpoint, sandbox
 
     def _restore(self, message: messages.RestoreSandbox, answer: Answer) -> None:
         def booted(reply: Message) -> None:
             answer(reply if isinstance(reply, Failed) else messages.SandboxCreated(sandbox=sandbox.spec.name))
 
-        sandbox = self.restore(message.path, message.name, booted)
+        streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
+        sandbox = self.restore(message.path, message.name, streams, booted)
 
     def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
@@ -241,6 +258,7 @@ class Host:
         self.loop.call_soon(lambda: self.on_sandbox_ended(name))
 
     def _spawner_died(self) -> None:
+        self._spawner_lost = True
         for sandbox in list(self.sandboxes.values()):
             sandbox.spawner_died()
 

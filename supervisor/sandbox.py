@@ -22,6 +22,7 @@ from ..messages.base import Done
 from .client import Connection, all_connections, connection_to, own_supervisor
 from .errors import SandboxEnded, SandboxFailed, SandboxNotFound, SpecError, SupervisorError, TimedOut
 from .program import Process, Result, returncode_of
+from .streams import NULL_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -327,11 +328,18 @@ class Snapshot:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
 
-    def restore(self, name: str | None = None) -> Sandbox:
-        """Start a sandbox that goes on where this one was saved. CheckpointError, NameInUse, SandboxFailed."""
+    def restore(self, name: str | None = None, *, streams: Sequence[int] | None = None) -> Sandbox:
+        """Start a sandbox that goes on where this one was saved. CheckpointError, NameInUse, SandboxFailed.
+
+        What its programs had as standard input, output and error from outside is *streams* now: three descriptors of
+        this process, which stay open here (or NULL_STREAM); without them it is /dev/null.
+        """
         connection = own_supervisor()
-        request = messages.RestoreSandbox(path=self.path, name=name or "")
-        made = connection.request(request, messages.SandboxCreated)
+        made = connection.request_with_streams(
+            (NULL_STREAM,) * 3 if streams is None else streams,
+            lambda number: messages.RestoreSandbox(path=self.path, name=name or "", streams=number),
+            messages.SandboxCreated,
+        )
         found = connection.request(messages.DescribeSandbox(sandbox=made.sandbox), messages.SandboxDescription)
         return Sandbox(connection, made.sandbox, found.spec)
 
