@@ -144,7 +144,7 @@ class TapedPlatform(Platform):
     def poll(self) -> list[Event]:
         rows = self.tape.call("platform", "poll", (), self._poll_real)
         return [
-            Event(EventKind(kind), self._tasks[number], value, tuple(args), siginfo)  # type: ignore[arg-type]
+            Event(EventKind(kind), self._tasks[number], value, tuple(args), siginfo)
             for kind, number, value, args, siginfo in rows
             if number in self._tasks
         ]

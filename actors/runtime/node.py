@@ -106,7 +106,7 @@ class Node:
         self._receiving = False
         self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
         self._recv: Callable[[int], bytes] = super(zmq.Socket, self._inbox).recv
-        self._events: Callable[[int], int] = super(zmq.Socket, self._inbox).get
+        self._events: Callable[[int], Any] = super(zmq.Socket, self._inbox).get
         #: Frames that this process has sent to itself and not received yet.
         self._own_frames = 0
         self._inbox.setsockopt(zmq.RCVHWM, MAX_QUEUED_FRAMES)

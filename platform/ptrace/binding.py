@@ -11,15 +11,33 @@ through ``PyDLL``: a ptrace request never waits, so giving the interpreter lock 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import ctypes.util
 import errno
 import os
-from typing import Final
-
-from ptrace.binding import func as _func  # type: ignore[import-untyped]
-from ptrace.ctypes_libc import libc as _libc  # type: ignore[import-untyped]
+from typing import TYPE_CHECKING, Final
 
 from ..interface import HostTaskDied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _known_libc() -> Iterator[None]:
+    """Spare python-ptrace the search for libc: it runs ldconfig, a process at each of our starts."""
+    search, ctypes.util.find_library = ctypes.util.find_library, lambda _name: "libc.so.6"
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = search
+
+
+with _known_libc():
+    from ptrace.binding import func as _func  # type: ignore[import-untyped]
+    from ptrace.binding.linux_struct import user_regs_struct
+    from ptrace.ctypes_libc import libc as _libc  # type: ignore[import-untyped]
 
 __all__ = [
     "NT_PRSTATUS",
@@ -47,6 +65,7 @@ __all__ = [
     "ptrace",
     "request",
     "set_regset",
+    "user_regs_struct",
 ]
 
 PTRACE_POKEDATA: Final[int] = _func.PTRACE_POKEDATA

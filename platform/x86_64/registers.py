@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from ptrace.binding.linux_struct import user_regs_struct  # type: ignore[import-untyped]
+from ..ptrace.binding import user_regs_struct
 
 __all__ = ["REGISTER_NAMES", "Registers"]
 
