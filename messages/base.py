@@ -25,7 +25,7 @@ class Mode(enum.Enum):
 class Record:
     """Base of the plain values inside messages: equal when all fields are."""
 
-    __slots__ = ()
+    __slots__: ClassVar[tuple[str, ...]] = ()
 
     def __eq__(self, other: object) -> bool:
         """Compare field by field."""

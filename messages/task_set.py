@@ -54,6 +54,8 @@ class ProcessArguments(Record):
     uts: UtsName | None = None
     #: CPUs that the guest sees; filled in by Kernel.
     application_cores: int = 0
+    #: Number of the worker to live in, with all descendants: the one to which the descriptors of *stdio* were given.
+    worker: int = 0
 
 
 @message(tag=0x301, receiver="task_set", mode=Mode.REPLY)

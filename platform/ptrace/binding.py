@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def _known_libc() -> Iterator[None]:
     """Spare python-ptrace the search for libc: it runs ldconfig, a process at each of our starts."""
-    search, ctypes.util.find_library = ctypes.util.find_library, lambda _name: "libc.so.6"
+    search = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: f"lib{name}.so.6"
     try:
         yield
     finally:
@@ -36,7 +37,7 @@ def _known_libc() -> Iterator[None]:
 
 with _known_libc():
     from ptrace.binding import func as _func  # type: ignore[import-untyped]
-    from ptrace.binding.linux_struct import user_regs_struct
+    from ptrace.binding.linux_struct import user_regs_struct  # type: ignore[import-untyped]
     from ptrace.ctypes_libc import libc as _libc  # type: ignore[import-untyped]
 
 __all__ = [
