@@ -279,23 +279,17 @@ class TaskSet(Actor):
         process = self.tree.processes.get(group)
         if process is None or process.dead:
             return None
-        self._settle(process)
-        return process
-
-    def _petitioner(self, group: int, tid: int) -> Process | None:
-        """Return who petitions. A thread that petitions anew has ended its fork and has its earlier answer."""
-        process = self._living(group)
-        if process is not None:
-            self.tree.reads.pop((group, tid), None)
-            embryo = self.tree.embryos.get((group, tid))
-            if embryo is not None:
-                self._settle(embryo)
-        return process
-
-    def _settle(self, process: Process) -> None:
         self.tree.settle(process)
         for ask in stop.corrections(self.tree, [process]):
             self.ask(ask.receiver, ask.message, lambda _reply: None)
+        return process
+
+    def _petitioner(self, group: int, tid: int) -> Process | None:
+        """Return who petitions. A thread that petitions anew waits for no earlier answer."""
+        process = self._living(group)
+        if process is not None:
+            self.tree.reads.pop((group, tid), None)
+        return process
 
     def _exit_happened(self) -> None:
         promise, self._next_exit = self._next_exit, None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...messages.task_set import ProcessCreated
 from ...messages.thread_group import CreateThreadGroup, Execute, StartTasks
-from ..runtime.actor import Ask
+from ..runtime.actor import Ask, Refused
 from ..thread_group.siginfo import SIGCHLD
 from . import jobs, stop, wait
 from .process import INIT, Process, ProcessState
@@ -53,9 +53,11 @@ def _discard(tree: ProcessTree, process: Process) -> None:
 
 
 def _register_outside(tree: ProcessTree, arguments: messages.ProcessArguments) -> Process:
+    if arguments.worker >= tree.workers or arguments.worker in tree.lost_workers:
+        raise Refused(f"there is no worker {arguments.worker}")
     pid = tree.allocate_pid()
     process = Process(
-        group=tree.allocate_serial(_least_loaded_worker(tree)),
+        group=tree.allocate_serial(arguments.worker),
         pid=pid,
         parent=INIT,
         parent_tid=tree.init.pid,
@@ -72,14 +74,6 @@ def _register_outside(tree: ProcessTree, arguments: messages.ProcessArguments) -
     )
     tree.add(process)
     return process
-
-
-def _least_loaded_worker(tree: ProcessTree) -> int:
-    load = [0] * tree.workers
-    for process in tree.guests():
-        load[tree.worker_of(process)] += not process.dead
-    usable = [w for w in range(tree.workers) if w not in tree.lost_workers]
-    return min(usable, key=load.__getitem__, default=0)
 
 
 def create_thread_group(tree: ProcessTree, process: Process) -> Ask:

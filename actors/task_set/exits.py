@@ -71,12 +71,12 @@ def worker_lost(tree: ProcessTree, worker: int) -> None:
 
 
 def _exit(tree: ProcessTree, process: Process) -> None:
-    """exit_notify, in Linux's order."""
+    """exit_notify. As under Linux's tasklist_lock, waits see the whole exit or nothing: they are looked at last."""
     birth.forget_embryos(tree, process)
     before = jobs.orphaned_around(tree, process)
+    heir = _reparent_children(tree, process)
     _become_zombie(tree, process)
     _lose_terminal(tree, process)
-    _reparent_children(tree, process)
     jobs.refresh(tree, before)
     jobs.signal_new_orphans(tree, before)
     proc.answer_for_dead(tree, process)
@@ -90,7 +90,9 @@ def _exit(tree: ProcessTree, process: Process) -> None:
                 max_rss_kib=max(process.max_rss_kib, process.children_max_rss_kib),
             )
         )
-    _notify_parent(tree, process)
+    parent = _announce(tree, process)
+    wait.wake(tree, heir)
+    wait.wake(tree, parent)
     if all(p.dead for p in tree.guests()):
         tree.tell_kernel(AllExited())
 
@@ -111,17 +113,21 @@ def _lose_terminal(tree: ProcessTree, process: Process) -> None:
     terminals.drop(tree, process)
 
 
-def _reparent_children(tree: ProcessTree, process: Process) -> None:
-    """Children go to the nearest living subreaper above, else to init; zombies among them are announced there."""
+def _reparent_children(tree: ProcessTree, process: Process) -> Process:
+    """Children go to the nearest living subreaper above, else to init; zombies among them are announced there.
+
+    Return the heir.
+    """
     children = tree.children_of(process)
     heir = _heir(tree, process)
     for child in children:
         tree.reparent(child, heir)
         child.exit_signal = SIGCHLD
         if child.dead:
-            _notify_parent(tree, child)
+            _announce(tree, child)
         else:
             tree.post(child, ReparentedTo(ppid=heir.pid, parent_died=True))
+    return heir
 
 
 def _heir(tree: ProcessTree, process: Process) -> Process:
@@ -134,8 +140,8 @@ def _heir(tree: ProcessTree, process: Process) -> Process:
 # -- telling the parent -----------------------------------------------------------------------------------------
 
 
-def _notify_parent(tree: ProcessTree, process: Process) -> None:
-    """Send the exit signal; reap at once if nobody wants the status; then look at the parent's waits."""
+def _announce(tree: ProcessTree, process: Process) -> Process:
+    """Send a zombie's exit signal to its parent, and reap it at once if nobody wants its status. Return the parent."""
     parent = tree.parent_of(process)
     signo = process.exit_signal
     if signo != SIGCHLD and process.parent_exec_count != parent.exec_count:
@@ -146,7 +152,7 @@ def _notify_parent(tree: ProcessTree, process: Process) -> None:
         _send(tree, parent, process, signo, code, status)
     if signo == SIGCHLD and parent.ignores_children:
         tree.remove(process)
-    wait.wake(tree, parent)
+    return parent
 
 
 def _send(tree: ProcessTree, parent: Process, child: Process, signo: int, code: int, status: int) -> None:

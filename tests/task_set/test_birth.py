@@ -40,13 +40,16 @@ def test_a_fork_is_granted_with_pid_and_serial(stage: Any) -> None:
 
 
 def test_serials_name_their_worker(wide_stage: Any) -> None:
-    """Processes from outside are spread; children stay in their parent's worker."""
-    parents = [wide_stage.create() for _ in range(3)]
-    serials = [wide_stage.tree.by_tid[pid].group for pid in parents]
-    assert sorted(serial % 3 for serial in serials) == [0, 1, 2]
-    for pid, serial in zip(parents, serials, strict=True):
-        child = wide_stage.fork(pid)
-        assert wide_stage.tree.by_tid[child].group % 3 == serial % 3
+    """Processes from outside live where their descriptors are; children stay in their parent's worker."""
+    for worker in (2, 0, 1, 1):
+        pid = wide_stage.create(worker=worker)
+        assert wide_stage.tree.by_tid[pid].group % 3 == worker
+        assert wide_stage.tree.by_tid[wide_stage.fork(pid)].group % 3 == worker
+
+
+def test_a_worker_that_is_not_there_is_refused(wide_stage: Any) -> None:
+    with pytest.raises(Refused, match="no worker 3"):
+        wide_stage.create(worker=3)
 
 
 def test_messages_to_a_child_wait_until_its_actor_exists(stage: Any) -> None:
@@ -55,14 +58,6 @@ def test_messages_to_a_child_wait_until_its_actor_exists(stage: Any) -> None:
     other = stage.create()
     assert stage.kill(other, child, 10) == 0
     stage.bear(parent, serial)
-    assert stage.signals(child) == [10]
-
-
-def test_the_next_petition_of_the_forking_thread_proves_the_birth(stage: Any) -> None:
-    parent = stage.create()
-    child, serial = stage.grant(parent)
-    stage.start(type(stage.group(parent)), f"thread_group:{serial}")
-    assert stage.kill(parent, child, 10) == 0
     assert stage.signals(child) == [10]
 
 

@@ -85,13 +85,14 @@ class Life:
         for process in self.stage.tree.alive():
             for wait in process.waits.values():
                 zombies = [c for c in self.stage.tree.children_of(process) if c.dead and c.exit_signal == 17]
-                assert wait.id_type or not zombies, "no zombie is left to a wait for anyone"
+                anyone = not wait.id_type and not wait.options & 0x2000_0000
+                assert not (anyone and zombies), "no zombie is left to a wait for anyone"
 
     # -- deeds --------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
         if len(self.stage.tree.processes) < MAX_PROCESSES:
-            self.stage.create(uid=self.random.choice([0, 5]))
+            self.stage.create(uid=self.random.choice([0, 5]), worker=self.random.randrange(3))
 
     def fork(self, **options: Any) -> None:
         pid = self.pick()

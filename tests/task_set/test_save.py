@@ -78,7 +78,7 @@ def test_a_loaded_tree_is_the_saved_one(stage: Any, other_stage: Callable[[], An
 
 
 def test_a_loaded_tree_goes_on(stage: Any, other_stage: Callable[[], Any]) -> None:
-    """The zombie is there, the held signal reaches the embryo, the groups are stopped, a repeated wait is answered once."""
+    """The zombie is there, the signal reaches the embryo, the groups are stopped, a repeated wait is answered once."""
     parent, child, zombie = populate(stage)
     other = other_stage()
     load(other, saved(stage))

@@ -335,6 +335,20 @@ def test_orphans_go_to_the_nearest_living_subreaper(stage: Any) -> None:
     assert stage.wait(near, P_PID, zombie).extra[0] == 5 << 8
 
 
+def test_a_waiting_parent_that_adopts_reaps_its_own_child_first(stage: Any) -> None:
+    """Native: a wait sees the whole exit, and the children in the order of their coming."""
+    reaper = stage.create()
+    stage.tell(reaper, task_set.Subreaper, enabled=True)
+    parent = stage.fork(reaper)
+    zombie, living = stage.fork(parent), stage.fork(parent)
+    stage.exit(zombie)
+    stage.park(reaper)
+    stage.exit(parent)
+    assert [a.value for a in stage.answers(reaper)] == [parent]
+    assert stage.wait(reaper).value == zombie
+    assert stage.tree.parent_of(stage.tree.by_tid[living]).pid == reaper
+
+
 def test_an_adopted_childs_exit_signal_is_SIGCHLD(stage: Any) -> None:
     reaper = stage.create()
     stage.tell(reaper, task_set.Subreaper, enabled=True)
@@ -359,7 +373,7 @@ def test_an_exit_from_outside_is_told_to_kernel(stage: Any) -> None:
 def test_a_lost_workers_groups_die_as_by_SIGKILL(wide_stage: Any) -> None:
     """Nothing is sent to the lost worker; parents elsewhere do not exist, children are in their parent's worker."""
     stage = wide_stage
-    pids = [stage.create() for _ in range(3)]
+    pids = [stage.create(worker=n) for n in range(3)]
     lost = stage.tree.by_tid[pids[0]]
     stage.fork(pids[0])
     stage.group(pids[0]).heard.clear()
