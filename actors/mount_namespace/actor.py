@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ...messages import mount_namespace as m
 from ...messages.thread_group import LockReleased
-from ..runtime.actor import Actor, handles
-from . import attributes, directories, mounting, naming, opening, statfs, xattrs
+from ..runtime.actor import Actor, Refused, handles
+from . import attributes, directories, mounting, naming, opening, saving, statfs, xattrs
 from .host_files import HostFiles
 from .locks import LockTable
 from .tree import Tree
@@ -46,6 +46,19 @@ class MountNamespace(Actor):
     @handles(m.SetUpMounts)
     def set_up(self, message: m.SetUpMounts) -> m.HandleOpened:
         return mounting.set_up(self.tree, message)
+
+    @handles(m.SaveMounts)
+    def save(self, message: m.SaveMounts) -> m.SavedState:
+        fd = self.node.descriptors.take(message.token)
+        return m.SavedState(state=saving.save(self.tree, self.locks, fd))
+
+    @handles(m.LoadMounts)
+    def load(self, message: m.LoadMounts) -> None:
+        fd = self.node.descriptors.take(message.token)
+        try:
+            saving.load(self.tree, self.locks, message.state, fd)
+        except saving.CannotLoad as error:
+            raise Refused(str(error)) from error
 
     # -- looking ------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class BindFileSystem(FileSystem):
 
     def __init__(self, host: HostFiles, store: DataStore, dev: int, source: str, read_only: bool = False) -> None:
         super().__init__(host, store, dev)
-        self.tree = HostTree(host, source)
+        self.tree = HostTree(host, source, shared=True)
         self.read_only = read_only
         self.devices: dict[int, int] = {}
         self.root: Dentry = BindDentry(b"", None, self._inode_of(self.tree.status(b"")))
@@ -79,22 +79,13 @@ class BindFileSystem(FileSystem):
             return None
         path = join(self.path(directory), name)
         try:
-            status = self._status(path)
+            status = self.tree.status(path)
         except OSError as error:
             if error.errno not in (ENOENT, ENOTDIR):
                 raise
             self._lose(directory, name)
             return None
         return self._entry(directory, name, path, status)
-
-    def _status(self, path: bytes) -> HostStatus:
-        """Return a file's attributes; a directory that was moved away under its cached descriptor is opened anew."""
-        try:
-            return self.tree.status(path)
-        except OSError as error:
-            if not self.tree.retry(error, path):
-                raise
-        return self.tree.status(path)
 
     def _entry(self, directory: BindDentry, name: bytes, path: bytes, status: HostStatus) -> BindDentry:
         known = directory.known.get(name)
@@ -174,6 +165,10 @@ class BindFileSystem(FileSystem):
         """Let the host's inode go."""
         self.free(inode)
 
+    def destroy(self) -> None:
+        """Close the host's directory."""
+        self.tree.close()
+
     # -- names --------------------------------------------------------------------------------------------------
 
     def _place(self, dentry: Dentry) -> tuple[int, bytes]:
@@ -186,7 +181,7 @@ class BindFileSystem(FileSystem):
         if inode.host_fd >= 0 and inode.mode & _FORMAT != stat.S_IFIFO:
             take_status(inode, self.host.status(inode.host_fd))
         else:
-            take_status(inode, self._status(self.path(dentry)))
+            take_status(inode, self.tree.status(self.path(dentry)))
 
     def create(self, directory: Dentry, name: bytes, mode: int, who: Credentials, rdev: int, target: bytes) -> Dentry:
         """Make it on the host, and give it to the guest's user where greenroom may."""
@@ -206,7 +201,7 @@ class BindFileSystem(FileSystem):
         if kind == stat.S_IFREG:
             self.host.set_mode_at(at, name, mode & 0o7777)
         self._take(directory)
-        return self._entry(directory, name, path, self._status(path))
+        return self._entry(directory, name, path, self.tree.status(path))
 
     @staticmethod
     def _inherited(directory: Dentry) -> int:
@@ -249,7 +244,8 @@ class BindFileSystem(FileSystem):
         """unlinkat(2) on the host."""
         at, name = self._place(dentry)
         inode, parent = dentry.inode, dentry.parent
-        assert inode is not None and isinstance(parent, BindDentry)
+        assert inode is not None
+        assert isinstance(parent, BindDentry)
         if inode.mode & _FORMAT == stat.S_IFDIR:
             self.host.remove_directory_at(at, name)
             self.tree.forget(self.path(dentry))
@@ -266,7 +262,9 @@ class BindFileSystem(FileSystem):
         """renameat2(2) on the host; entries below move along."""
         self._rename(dentry, directory, name, 0)
         old = dentry.parent
-        assert isinstance(old, BindDentry) and isinstance(directory, BindDentry) and isinstance(dentry, BindDentry)
+        assert isinstance(old, BindDentry)
+        assert isinstance(directory, BindDentry)
+        assert isinstance(dentry, BindDentry)
         self._lose(directory, name)
         old.known.pop(dentry.name, None)
         dentry.parent, dentry.name = directory, name
@@ -286,8 +284,10 @@ class BindFileSystem(FileSystem):
         """renameat2(2) with RENAME_EXCHANGE."""
         self._rename(first, second.parent, second.name, _RENAME_EXCHANGE)
         one, two = first.parent, second.parent
-        assert isinstance(one, BindDentry) and isinstance(two, BindDentry)
-        assert isinstance(first, BindDentry) and isinstance(second, BindDentry)
+        assert isinstance(one, BindDentry)
+        assert isinstance(two, BindDentry)
+        assert isinstance(first, BindDentry)
+        assert isinstance(second, BindDentry)
         one.known[first.name], two.known[second.name] = second, first
         (first.parent, first.name), (second.parent, second.name) = (two, second.name), (one, first.name)
 

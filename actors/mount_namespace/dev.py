@@ -1,7 +1,7 @@
 """devtmpfs and devpts: /dev.
 
-Linux: drivers/base/devtmpfs.c, fs/devpts/inode.c.  Nodes carry only their numbers; what reading and writing them does is
-the worker's.  Pseudo-terminals appear in devpts when a worker tells of them.
+Linux: drivers/base/devtmpfs.c, fs/devpts/inode.c.  Nodes carry only their numbers; what reading and writing does is the
+worker's.  Pseudo-terminals appear in devpts when a worker tells of them.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ class DevPts(VirtualFileSystem):
         dentry = self.root.children.pop(b"%d" % index, None)
         if dentry is not None:
             dentry.gone = True
+
+    def terminals(self) -> list[tuple[int, int, int, int]]:
+        """Return (index, uid, gid, mode) of each terminal."""
+        found = [(int(name), d.inode) for name, d in self.root.children.items() if name.isdigit()]
+        return [(index, i.uid, i.gid, i.mode & 0o7777) for index, i in found if i is not None]
 
     def may_change(self, inode: object) -> None:
         """grantpt(3) changes owner and mode."""

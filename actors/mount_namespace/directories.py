@@ -1,7 +1,7 @@
 """Reading directories.
 
-Linux: fs/readdir.c.  A handle takes a listing when reading starts at offset 0 and keeps it, so that an offset stays valid
-while entries come and go; entries removed meanwhile are left out.
+Linux: fs/readdir.c.  A handle takes a listing when reading starts at offset 0 and keeps it, so that an offset stays
+valid while entries come and go; entries removed meanwhile are left out.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _take_listing(tree: Tree, handle: Handle) -> list[tuple[bytes, int, int]]:
 def _fitting(handle: Handle, offset: int, max_bytes: int) -> list[DirectoryEntry]:
     """Return the entries from *offset* on that fit, without those that are gone."""
     listing = handle.listing
-    assert listing is not None and handle.dentry.inode is not None
+    assert listing is not None
+    assert handle.dentry.inode is not None
     children = handle.dentry.children
     only_children = handle.dentry.inode.fs.in_memory and handle.dentry.inode.lower is None
     entries: list[DirectoryEntry] = []

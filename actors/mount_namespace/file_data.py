@@ -29,12 +29,14 @@ _PAGE_BYTES = 4096
 class FileData:
     """The contents of one inode."""
 
-    __slots__ = ("fd", "host_ctime_ns", "parked", "users")
+    __slots__ = ("fd", "host_ctime_ns", "parked", "saved_offset", "users")
 
-    def __init__(self, parked: bytes = b"") -> None:
+    def __init__(self, saved_offset: int = -1) -> None:
         #: The memfd, -1 while parked.
         self.fd = -1
-        self.parked = parked
+        self.parked = b""
+        #: While parked: where the contents are in the saved file that the namespace was loaded from; -1: not there.
+        self.saved_offset = saved_offset
         #: The memfd's own ctime after our last change to it: a later one means that a user wrote.
         self.host_ctime_ns = 0
         #: Open file descriptions that were given out.
@@ -47,6 +49,8 @@ class DataStore:
     def __init__(self, host: HostFiles) -> None:
         self._host = host
         self._limit = min(MAX_MEMFDS, host.raise_descriptor_limit() // 2)
+        #: The saved file that this namespace was loaded from, -1: none.
+        self.saved_fd = -1
         #: Memfds in existence.
         self.count = 0
         #: Inodes with a memfd that nobody has open, least recently used first.
@@ -66,12 +70,29 @@ class DataStore:
         except OSError as error:
             fail(ENFILE if error.errno in (EMFILE, ENFILE) else ENOSPC)
         self.count += 1
-        if data.parked:
-            self._host.write(data.fd, data.parked, 0)
-        data.parked = b""
+        if data.saved_offset >= 0:
+            self._host.truncate(data.fd, inode.size)
+        self._copy_parked(inode, data, data.fd, 0)
+        data.parked, data.saved_offset = b"", -1
         self._stamp(inode, data)
         if not data.users:
             self._idle[inode] = None
+
+    def _copy_parked(self, inode: Inode, data: FileData, fd: int, offset: int) -> None:
+        """Write contents that are in no memfd to a host file."""
+        if data.saved_offset >= 0:
+            self._host.copy(self.saved_fd, data.saved_offset, fd, offset, inode.size)
+        elif data.parked:
+            self._host.write(fd, data.parked, offset)
+
+    def write_out(self, inode: Inode, fd: int, offset: int) -> None:
+        """Copy the contents to *offset* of the host file *fd*."""
+        data = _data(inode)
+        if data.fd >= 0:
+            self._host.copy(data.fd, 0, fd, offset, inode.size)
+            self._stamp(inode, data)  # our reading is no access of the guest's
+        else:
+            self._copy_parked(inode, data, fd, offset)
 
     def _stamp(self, inode: Inode, data: FileData) -> None:
         """Put the inode's times on the memfd, and remember the host's idea of ctime."""
@@ -115,7 +136,7 @@ class DataStore:
         """Set the size; times change as truncate(2) says."""
         data = _data(inode)
         if data.fd < 0 and size == 0:
-            data.parked = b""
+            data.parked, data.saved_offset = b"", -1
             inode.size = 0
             _set_blocks(inode, 0)
         else:

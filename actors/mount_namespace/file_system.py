@@ -47,13 +47,14 @@ class FileSystem:
         self.used_blocks = 0
         #: Dentries that could be forgotten; above a limit the tree prunes them.
         self.cached = 0
-        self._next_ino = 1
+        #: Number of the next inode made here.
+        self.next_ino = 1
         self.root = Dentry(b"", None, self.new_inode(stat.S_IFDIR | 0o755, 0, 0))
 
     def new_ino(self) -> int:
         """Return an inode number that was never used."""
-        number = self._next_ino
-        self._next_ino += 1
+        number = self.next_ino
+        self.next_ino += 1
         return number
 
     def new_inode(self, mode: int, uid: int, gid: int) -> Inode:
@@ -134,6 +135,9 @@ class FileSystem:
         if inode.host_fd >= 0:
             self.host.close(inode.host_fd)
             inode.host_fd = -1
+
+    def destroy(self) -> None:
+        """It was unmounted for good: let everything go."""
 
     # -- names --------------------------------------------------------------------------------------------------
 

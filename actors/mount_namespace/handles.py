@@ -60,7 +60,7 @@ class HandleTable:
         """Enter a handle whose fields are set."""
         inode = handle.dentry.inode
         assert inode is not None
-        if inode.opens == 0:
+        if inode.opens == 0 and not handle.dentry.gone:
             inode.fs.hold(handle.dentry)
         inode.opens += 1
         handle.mount.handles += 1

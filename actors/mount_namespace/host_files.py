@@ -175,6 +175,11 @@ class HostFiles:
         """Return another descriptor of the same open file description."""
         return os.dup(fd)
 
+    def replace(self, source: int, target: int) -> None:
+        """Let the descriptor *target* be what *source* was."""
+        os.dup2(source, target, inheritable=False)
+        os.close(source)
+
     def close(self, fd: int) -> None:
         """Close *fd*."""
         os.close(fd)

@@ -2,14 +2,15 @@
 
 What ``overlay`` reads below and ``bind`` shows.  Paths are relative, without "..", and no component is followed when it
 is a symbolic link: the guest's links are resolved by our own walk, inside the sandbox's root.  Directories that were
-used lately stay open.
+used lately stay open; in a tree that is shared with the host they are opened anew each time, since a descriptor
+follows a directory that was moved, and the name may mean another one by now.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from errno import ELOOP, ENOENT, EPERM
+from errno import EPERM
 from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_HOST_DIRECTORIES
@@ -31,9 +32,10 @@ def join(directory: bytes, name: bytes) -> bytes:
 class HostTree:
     """The host files below one root."""
 
-    def __init__(self, host: HostFiles, source: str) -> None:
-        """Open the root. OSError when there is none."""
+    def __init__(self, host: HostFiles, source: str, *, shared: bool = False) -> None:
+        """Open the root. OSError when there is none. *shared*: the host may rename directories at any time."""
         self.host = host
+        self._shared = shared
         self.source = source
         self.root = host.open_root(os.fsencode(source))
         self.is_directory = host.status(self.root)[S_MODE] & 0o170000 == 0o040000
@@ -46,6 +48,8 @@ class HostTree:
         fd = self._open.get(path, -1)
         if fd >= 0:
             self._open.move_to_end(path)
+            if self._shared:
+                self.host.replace(self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS), fd)
             return fd
         fd = self._open[path] = self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS)
         if len(self._open) > MAX_HOST_DIRECTORIES:
@@ -102,14 +106,6 @@ class HostTree:
         below = path + b"/"
         for known in [p for p in self._open if p == path or p.startswith(below)]:
             self.host.close(self._open.pop(known))
-
-    def retry(self, error: OSError, path: bytes) -> bool:
-        """Tell whether *error* may come from a cached descriptor of a directory that is gone; forget it then."""
-        parent = path.rpartition(b"/")[0]
-        if error.errno in (ENOENT, ELOOP) and parent in self._open:
-            self.forget(parent)
-            return True
-        return False
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -77,16 +77,15 @@ class LockTable:
         return self._replace(key, owner, Lock(owner[1], 0, F_UNLCK, 0, _INFINITY))
 
     def _conflict(self, key: tuple[Inode, bool], owner: tuple[str, int], wanted: Lock) -> tuple[str, Lock] | None:
-        """Return the first lock of another owner that is in the way."""
-        found: list[tuple[str, Lock]] = []
+        """Return the first lock of another owner that is in the way: owners in the order of their first lock."""
         for (family, holder), locks in self.held.get(key, {}).items():
             if (family, holder) == owner:
                 continue
             for lock in locks:
                 overlap = lock.start <= wanted.end and wanted.start <= lock.end
                 if overlap and F_WRLCK in (lock.type, wanted.type):
-                    found.append((family, lock))
-        return min(found, key=lambda pair: pair[1].start, default=None)
+                    return family, lock
+        return None
 
     def _replace(self, key: tuple[Inode, bool], owner: tuple[str, int], wanted: Lock) -> list[tuple[int, int]]:
         """Put *wanted* over the owner's ranges: cut, split and join; return whom to wake."""

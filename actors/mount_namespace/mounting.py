@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .mounts import Mount, Place
     from .tree import Tree
 
-__all__ = ["KERNEL", "mount", "set_up", "unmount"]
+__all__ = ["KERNEL", "make", "mount", "set_up", "unmount"]
 
 _FORMAT = 0o170000
 _MS_REMOUNT, _MS_BIND, _MS_MOVE, _MS_REC, _MS_SILENT = 32, 4096, 8192, 16384, 32768
@@ -55,7 +55,8 @@ def set_up(tree: Tree, request: SetUpMounts) -> HandleOpened:
 
 
 def _set_up_one(tree: Tree, spec: MountSpec) -> None:
-    fs = tree.add_file_system(_make(tree, spec.type, spec.source, spec.size_limit, spec.read_only))
+    fs = make(tree, spec.type, tree.new_dev(), spec.source, spec.size_limit, spec.read_only)
+    tree.add_file_system(fs)
     target = os.fsencode(spec.target)
     if not tree.mounts.by_id:
         if target != b"/":
@@ -71,9 +72,9 @@ def _set_up_one(tree: Tree, spec: MountSpec) -> None:
     made.source = fs.type.encode() if spec.type != "bind" else b"bind"
 
 
-def _make(tree: Tree, kind: str, source: str, size_limit: int, read_only: bool = False) -> FileSystem:
+def make(tree: Tree, kind: str, dev: int, source: str, size_limit: int, read_only: bool = False) -> FileSystem:
     """Make a file system. ENODEV for an unknown type; the host's error when *source* is missing."""
-    host, store, dev = tree.host, tree.store, tree.new_dev()
+    host, store = tree.host, tree.store
     if kind == "overlay":
         return Overlay(host, store, dev, source, size_limit)
     if kind == "bind":
@@ -86,9 +87,9 @@ def _make(tree: Tree, kind: str, source: str, size_limit: int, read_only: bool =
         return SysFs(host, store, dev)
     if kind == "devtmpfs":
         return DevTmpFs(host, store, dev, size_limit)
-    if kind == "devpts":
-        return DevPts(host, store, dev)
-    fail(ENODEV, kind.encode())
+    if kind != "devpts":
+        fail(ENODEV, kind.encode())
+    return DevPts(host, store, dev)
 
 
 def _mount_point(tree: Tree, target: bytes, directory: bool) -> Place:
@@ -172,16 +173,15 @@ def _bind(tree: Tree, request: MountRequest, place: Place, flags: int) -> None:
 
 def _mounts_below(tree: Tree, source: Place, place: Place) -> list[tuple[Mount, Dentry, Place]]:
     """Return the mounts below *source* in order, each with the place that it has in the original tree."""
-    below = []
-    for child in list(tree.mounts.by_id.values()):
-        if child.parent is not child and child is not source[0] and tree.mounts.path(source, (child, child.root)):
-            below.append((child, child.root, (child.parent, child.dentry)))
-    return below
+    others = [child for child in tree.mounts.by_id.values() if child.parent is not child and child is not source[0]]
+    below = [child for child in others if tree.mounts.path(source, (child, child.root))]
+    return [(child, child.root, (child.parent, child.dentry)) for child in below]
 
 
 def _check_kinds(source: Dentry, target: Dentry) -> None:
     """ENOTDIR: a directory goes on a directory, anything else on anything else."""
-    assert source.inode is not None and target.inode is not None
+    assert source.inode is not None
+    assert target.inode is not None
     kinds = [d.inode.mode & _FORMAT == stat.S_IFDIR for d in (source, target) if d.inode is not None]
     if kinds[0] != kinds[1]:
         fail(ENOTDIR)
@@ -212,7 +212,7 @@ def _mount_new(tree: Tree, request: MountRequest, place: Place, flags: int) -> N
     if request.type in ("overlay", "bind", "devtmpfs"):
         fail(ENODEV if request.type == "bind" else EPERM)
     options = dict(_options(request.data))
-    fs = _make(tree, request.type, "", _size(options.get(b"size", b"0")))
+    fs = make(tree, request.type, tree.new_dev(), "", _size(options.get(b"size", b"0")))
     _check_kinds(fs.root, place[1])
     root = fs.root.inode
     assert root is not None
@@ -225,13 +225,9 @@ def _mount_new(tree: Tree, request: MountRequest, place: Place, flags: int) -> N
 
 
 def _options(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Split mount(2)'s data. EINVAL for what is not an option."""
-    pairs = []
-    for item in data.rstrip(b"\0").split(b","):
-        if item:
-            key, _, value = item.partition(b"=")
-            pairs.append((key, value))
-    return pairs
+    """Split mount(2)'s data into names and values."""
+    split = [item.partition(b"=") for item in data.rstrip(b"\0").split(b",") if item]
+    return [(key, value) for key, _, value in split]
 
 
 def _size(text: bytes) -> int:

@@ -1,7 +1,7 @@
 """mkdir, mknod, symlink, link, unlink, rmdir, rename.
 
-Linux: fs/namei.c filename_create, do_unlinkat, do_rmdir, do_renameat2, vfs_*.  The order of the checks is Linux's, because
-programs depend on which errno wins.  A path that meets a magic link fails as :class:`MagicLinkMet` describes.
+Linux: fs/namei.c filename_create, do_unlinkat, do_rmdir, do_renameat2, vfs_*.  The order of the checks is Linux's,
+because programs depend on which errno wins.  A path that meets a magic link fails as :class:`MagicLinkMet` describes.
 """
 
 from __future__ import annotations

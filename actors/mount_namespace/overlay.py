@@ -3,9 +3,9 @@
 Linux: fs/overlayfs.  The entries in memory are the upper layer and the cache of the lower one at once:
 
 * a directory's inode knows where it is in the lower layer (``lower``); a name that is not among its children is looked
-  up there.  An entry that moves takes its inode along, so renaming a lower directory moves its whole subtree and costs
-  nothing (overlayfs calls this a redirect);
-* a negative entry that is pinned hides a lower name (a whiteout); a directory made here has no ``lower`` (it is opaque);
+  up there.  An entry that moves takes its inode along, so renaming a lower directory moves its whole subtree and
+  costs nothing (overlayfs calls this a redirect);
+* a negative entry that is pinned hides a lower name (a whiteout); a directory made here has no ``lower`` (opaque);
 * changed attributes stay in the inode; contents are copied up when a lower file is first opened for writing.  A
   descriptor opened for reading before keeps the lower file, as on Linux.
 
@@ -92,7 +92,7 @@ class Overlay(TmpFs):
         #: Whether a host device's contents are hidden.
         self._hidden_devices: dict[int, bool] = {}
         super().__init__(host, store, dev, size_limit)
-        self._next_ino = _FIRST_UPPER_INO
+        self.next_ino = _FIRST_UPPER_INO
         status = self.lower.status(b"")
         root = self.root.inode
         assert root is not None
@@ -134,10 +134,16 @@ class Overlay(TmpFs):
         if several:
             self.linked[key] = inode
         if mode & _FORMAT == stat.S_IFDIR and self._is_hidden(path, status):
-            inode.lower = None
+            inode.lower, inode.nlink = None, 2
         elif mode & _FORMAT == stat.S_IFLNK:
             inode.target = self.lower.read_link(path)
         return inode
+
+    def remember_linked(self, inode: Inode) -> None:
+        """Let the other lower names of a loaded inode lead to it."""
+        assert inode.lower is not None
+        status = self.lower.status(inode.lower)
+        self.linked[status[S_DEV], status[S_INO]] = inode
 
     def _is_hidden(self, path: bytes, status: HostStatus) -> bool:
         """A mounted /proc, /sys or cgroup tree of the host shows as an empty directory."""

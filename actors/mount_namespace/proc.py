@@ -1,9 +1,9 @@
 """proc: the names below /proc, and the contents of its global files.
 
 Linux: fs/proc/{root,base,fd,self,thread_self,namespaces}.c.  What a process's files show is made by the actor that owns
-the process: here they are inodes with ``proc_file`` (the name of the text) or ``magic`` (a link that only the process can
-resolve).  A process is visible once TaskSet told of it; a request by a process that is not known yet makes it visible,
-since its own messages may come before TaskSet's.
+the process: here they are inodes with ``proc_file`` (the name of the text) or ``magic`` (a link that only the process
+can resolve).  A process is visible once TaskSet told of it; a request by a process that is not known yet makes it
+visible, since its own messages may come before TaskSet's.
 """
 
 from __future__ import annotations
@@ -187,9 +187,10 @@ class ProcFs(VirtualFileSystem):
         self._processes = processes
         self._mounts = mounts
         self.hostname = hostname
-        self._boot_id = _uuid(host.random_bytes(16))
+        self.boot_id = _uuid(host.random_bytes(16))
         self._processors = len(host.processors())
         self._pids: dict[int, Dentry] = {}
+        self._threads: dict[tuple[int, int], Dentry] = {}
         self._add_global_files()
         self._add_process_generators()
 
@@ -226,7 +227,7 @@ class ProcFs(VirtualFileSystem):
             self.add_text(b"sys/" + name.encode(), text, 0o644)
         random = b"sys/kernel/random/"
         self.add_file(random + b"uuid", lambda _w, _r: _uuid(self.host.random_bytes(16)))
-        self.add_file(random + b"boot_id", lambda _w, _r: self._boot_id)
+        self.add_file(random + b"boot_id", lambda _w, _r: self.boot_id)
         self.add_file(b"sys/kernel/hostname", lambda _w, _r: self.hostname.encode() + b"\n", 0o644)
 
     def _statistics(self) -> bytes:
@@ -317,9 +318,11 @@ class ProcFs(VirtualFileSystem):
         process = self._processes.of(at.pid, who)
         if process is None or tid not in process.tids and (tid, at.pid) != (who.tid, who.tgid):
             return None
-        inode = self._new_directory(_DIR | 0o555, process, "thread", f"task/{tid}/")
-        child = Dentry(name, directory, inode)
-        return child
+        known = self._threads.get((at.pid, tid))
+        if known is None or known.parent is not directory:
+            inode = self._new_directory(_DIR | 0o555, process, "thread", f"task/{tid}/")
+            known = self._threads[at.pid, tid] = Dentry(name, directory, inode)
+        return known
 
     def _find_descriptor(self, directory: Dentry, at: ProcDirectory, name: bytes, who: Credentials) -> Dentry | None:
         number = _number(name)
@@ -336,7 +339,7 @@ class ProcFs(VirtualFileSystem):
         return Dentry(name, directory, inode)
 
     def _find_namespace(self, directory: Dentry, at: ProcDirectory, name: bytes, who: Credentials) -> Dentry | None:
-        """A link such as "net -> net:[4026531840]"; its target exists as a hidden empty file here, so it can be opened."""
+        """A link such as "net -> net:[4026531840]"; its target is a hidden empty file here, so it can be opened."""
         kind = name.split(b":")[0]
         if kind not in _NAMESPACES:
             return None
@@ -412,6 +415,8 @@ class ProcFs(VirtualFileSystem):
         dentry = self._pids.pop(pid, None)
         if dentry is not None:
             _mark_gone(dentry)
+        for key in [key for key in self._threads if key[0] == pid]:
+            _mark_gone(self._threads.pop(key))
 
 
 def _mark_gone(dentry: Dentry) -> None:

@@ -1,7 +1,7 @@
 """The text of /proc's global files.
 
-Linux: fs/proc/{meminfo,stat,uptime,loadavg,version,cpuinfo...}.c and proc_namespace.c.  Each function takes plain data and
-returns what a read shows.
+Linux: fs/proc/{meminfo,stat,uptime,loadavg,version,cpuinfo...}.c and proc_namespace.c.  Each function takes plain data
+and returns what a read shows.
 """
 
 from __future__ import annotations
@@ -63,12 +63,18 @@ def cpu_information(host_text: bytes, count: int) -> bytes:
     blocks = [block for block in host_text.decode(errors="replace").split("\n\n") if block.strip()]
     shown = []
     for number, block in enumerate(blocks[:count]):
-        for key, value in (("processor", number), ("siblings", count), ("core id", number), ("cpu cores", count)):
-            block = re.sub(rf"(?m)^({key}\s*:).*$", rf"\g<1> {value}", block)
-        for key in ("apicid", "initial apicid"):
-            block = re.sub(rf"(?m)^({key}\s*:).*$", rf"\g<1> {number}", block)
-        shown.append(block.strip("\n") + "\n\n")
+        values = dict.fromkeys(("processor", "core id", "apicid", "initial apicid"), number)
+        values.update(dict.fromkeys(("siblings", "cpu cores"), count))
+        lines = [_renumbered(line, values) for line in block.strip("\n").split("\n")]
+        shown.append("\n".join(lines) + "\n\n")
     return "".join(shown).encode()
+
+
+def _renumbered(line: str, values: dict[str, int]) -> str:
+    """Replace the value of a "key : value" line whose key is in *values*."""
+    label, colon, _ = line.partition(":")
+    value = values.get(label.strip())
+    return line if value is None else f"{label}{colon} {value}"
 
 
 def statistics(processors: int, uptime_ns: int, now_ns: int, processes: int) -> bytes:

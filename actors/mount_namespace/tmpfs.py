@@ -1,7 +1,7 @@
 """tmpfs: a file system whose names and inodes exist only here.
 
-Linux: mm/shmem.c, fs/libfs.c.  It is also the upper half of ``overlay`` and all of ``devtmpfs``.  A size limit is held at
-open, not at each write, because workers write to the memfds without asking.
+Linux: mm/shmem.c, fs/libfs.c.  It is also the upper half of ``overlay`` and all of ``devtmpfs``.  A size limit is held
+at open, not at each write, because workers write to the memfds without asking.
 """
 
 from __future__ import annotations
@@ -85,6 +85,17 @@ class TmpFs(FileSystem):
         if inode.data is not None:
             self.store.drop(inode)
         super().free(inode)
+
+    def destroy(self) -> None:
+        """Free every inode, those with several names once."""
+        pending = [self.root]
+        while pending:
+            dentry = pending.pop()
+            pending += dentry.children.values()
+            inode = dentry.inode
+            if inode is not None and inode.nlink:
+                inode.nlink = 0
+                self.free(inode)
 
     def _is_ours(self, inode: Inode) -> bool:
         """Tell whether the inode counts against the limit."""
@@ -216,7 +227,8 @@ class TmpFs(FileSystem):
         (one, one_name), (two, two_name) = (first.parent, first.name), (second.parent, second.name)
         self._place(first, two, two_name)
         self._place(second, one, one_name)
-        assert first.inode is not None and second.inode is not None
+        assert first.inode is not None
+        assert second.inode is not None
         change = (second.inode.mode & _FORMAT == stat.S_IFDIR) - (first.inode.mode & _FORMAT == stat.S_IFDIR)
         if one is not two and change:
             self._count_subdirectory(one, change)

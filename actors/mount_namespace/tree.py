@@ -39,7 +39,7 @@ _PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
 def file_status(mount: Mount, dentry: Dentry) -> FileStatus:
-    """Return the attributes of a place; kept with the inode until one changes, because making the reply is what costs."""
+    """Return the attributes of a place; kept with the inode until one changes, since making the reply is what costs."""
     inode = dentry.inode
     assert inode is not None
     inode.fs.refresh(inode)
@@ -93,11 +93,10 @@ class Tree:
         self._next_dev += 1
         return self._next_dev
 
-    def add_file_system(self, fs: FileSystem) -> FileSystem:
+    def add_file_system(self, fs: FileSystem) -> None:
         """Own *fs*."""
         self.file_systems[fs.dev] = fs
         self._next_dev = max(self._next_dev, fs.dev)
-        return fs
 
     def prune(self) -> None:
         """Forget cached names of overlays that have too many; called between messages only."""
@@ -122,6 +121,16 @@ class Tree:
         """Take a mount out of the tree."""
         for dentry in self.mounts.drop(mount):
             self.let_go(dentry)
+        self._retire(mount.fs)
+
+    def _retire(self, fs: FileSystem) -> None:
+        """Free a file system that is mounted nowhere any more and has no open file."""
+        if any(mount.fs is fs for mount in self.mounts.by_id.values()):
+            return
+        if any(handle.mount.fs is fs for handle in self.handles.by_number.values()):
+            return
+        del self.file_systems[fs.dev]
+        fs.destroy()
 
     # -- processes and terminals --------------------------------------------------------------------------------
 
@@ -224,10 +233,12 @@ class Tree:
         handle = self.handles.add(*place, 0o10000000)
         return HandleOpened(handle=handle.number, path=self.path_of(request.root, place))
 
-    def release(self, numbers: tuple[int, ...]) -> list[Inode]:
-        """Drop references; return the inodes that lost a handle with this."""
-        lost = [self.handles.release(number) for number in numbers]
-        return [h.dentry.inode for h in lost if h is not None and h.dentry.inode is not None]
+    def release(self, numbers: tuple[int, ...]) -> None:
+        """Drop references."""
+        for number in numbers:
+            lost = self.handles.release(number)
+            if lost is not None and lost.mount.id not in self.mounts.by_id:
+                self._retire(lost.mount.fs)
 
     def check(self) -> None:
         """Assert the invariants of names, inodes, handles, mounts and memfds."""

@@ -32,7 +32,7 @@ _FORMAT, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
 class Walk:
     """One walk in progress: where it is, and the components that are left (last first)."""
 
-    __slots__ = ("_links", "_mounts", "_pending", "_resolve", "_root", "dentry", "mount", "slash", "who")
+    __slots__ = ("_links", "_mounts", "_pending", "_relative", "_resolve", "_root", "dentry", "mount", "slash", "who")
 
     def __init__(
         self, mounts: MountTable, root: Place, base: Place, path: bytes, who: Credentials, resolve: int = 0
@@ -46,6 +46,7 @@ class Walk:
         self._root = root
         self._resolve = resolve
         self._links = 0
+        self._relative = path[0] != 47
         self.who = who
         self.mount, self.dentry = base
         #: The path ends in a slash, so it must lead to a directory.
@@ -181,8 +182,9 @@ class Walk:
         self.mount, self.dentry = self._mounts.cross(mount, dentry) if dentry.mounts else (mount, dentry)
 
     def follow_last(self, link: Dentry) -> None:
-        """Follow the symbolic link *link*, found in the directory where the walk stands; more components are then left."""
-        assert self.dentry.inode is not None and link.inode is not None
+        """Follow the symbolic link *link* of the directory where the walk stands; more components are then left."""
+        assert self.dentry.inode is not None
+        assert link.inode is not None
         self._follow(self.dentry.inode, link, link.inode)
 
     def _follow(self, directory: Inode, link: Dentry, inode: Inode) -> None:
@@ -198,8 +200,9 @@ class Walk:
         if not target:
             fail(ENOENT)
         if target[0] == 47:
-            crosses = self._resolve & RESOLVE_NO_XDEV and self._root[0] is not self.mount
-            if self._resolve & RESOLVE_BENEATH or crosses:
+            # Linux knows the root's mount only of a walk that began there, so it refuses the jump from any other.
+            jumps = self._resolve & RESOLVE_NO_XDEV and (self._relative or self._root[0] is not self.mount)
+            if self._resolve & RESOLVE_BENEATH or jumps:
                 fail(EXDEV)
             self.mount, self.dentry = self._root
         self._push(target)

@@ -1,7 +1,7 @@
 """Extended attributes.
 
-Linux: fs/xattr.c.  user.* on regular files and directories, trusted.* and security.* with their capabilities; none are read
-from a lower layer, and there are no ACLs (EOPNOTSUPP).
+Linux: fs/xattr.c.  user.* on regular files and directories, trusted.* and security.* with their capabilities; none are
+read from a lower layer, and there are no ACLs (EOPNOTSUPP).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same file operations on two sides: natively below a chroot, and on a MountNamespace's tree.
 
-Native Linux is the oracle.  An operation is a tuple, its name first; each side carries it out and returns a plain result,
-an errno included, so that results compare with ``==``.
+Native Linux is the oracle.  An operation is a tuple, its name first; each side carries it out and returns a plain
+result, an errno included, so that results compare with ``==``.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def run_natively(root: str, operations: list[Operation]) -> list[Any]:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        results: list[Any] = pickle.load(file)
+        results: list[Any] = pickle.load(file)  # noqa: S301  # our own child's
     os.waitpid(child, 0)
     return results
 
