@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...platform.interface import GUEST_TOP
 from .limits import Resource
-from .memory import CAP_IPC_LOCK, MemoryManager
+from .memory import CAP_IPC_LOCK, MemoryManager, SharedMemory
 from .vma import (
     PAGE_SIZE,
     VM_DONTCOPY,
@@ -34,6 +34,8 @@ from .vma import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .task import Task
 
 __all__ = ["advise", "lock", "lock_all", "resident", "synchronise", "unlock"]
@@ -84,6 +86,9 @@ _HOST_FLAG_CHANGES: Final = frozenset((MADV_DONTFORK, MADV_DOFORK, MADV_WIPEONFO
 _DISCARDS: Final = frozenset((MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_REMOVE))
 _POPULATES: Final = frozenset((MADV_POPULATE_READ, MADV_POPULATE_WRITE))
 _HINTS: Final = frozenset((MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT))
+
+#: Pages that mincore looks at in one go.
+_RESIDENT_PIECE_PAGES: Final = 1 << 16
 
 MS_ASYNC: Final = 1
 MS_INVALIDATE: Final = 2
@@ -209,19 +214,31 @@ def _set_lock(memory: MemoryManager, start: int, end: int, put: int) -> None:
 # -- mincore and msync ------------------------------------------------------------------------------------------
 
 
-def resident(task: Task, start: int, length: int) -> bytes:
-    """mincore(2): one byte per page, 1 for those in memory. EINVAL, ENOMEM for a hole or a bad range."""
+def resident(task: Task, start: int, length: int) -> Iterator[bytes]:
+    """mincore(2): one byte per page, 1 for those in memory, in pieces. EINVAL, ENOMEM for a hole or a bad range."""
     if start % PAGE_SIZE:
         raise _error(EINVAL)
     end = start + page_align(length)
     if end > GUEST_TOP or not task.memory.vmas.covers(start, end):
         raise _error(ENOMEM)
-    if end == start:
-        return b""
-    present = task.worker.host.present_pages(task.host.host_tid, start // PAGE_SIZE, (end - start) // PAGE_SIZE)
-    if len(present) != (end - start) // PAGE_SIZE:
-        raise _error(EFAULT)
-    return present
+    host, host_tid = task.worker.host, task.host.host_tid
+    while start < end:
+        pages = min((end - start) // PAGE_SIZE, _RESIDENT_PIECE_PAGES)
+        present = host.present_pages(host_tid, start // PAGE_SIZE, pages)
+        if len(present) != pages:
+            raise _error(EFAULT)
+        yield bytes(map(max, present, _in_page_cache(task, start, start + pages * PAGE_SIZE)))
+        start += pages * PAGE_SIZE
+
+
+def _in_page_cache(task: Task, start: int, end: int) -> bytes:
+    """One byte per page: 1 for those of files, which the host's page cache may hold without telling us."""
+    pages = bytearray((end - start) // PAGE_SIZE)
+    for vma in task.memory.vmas.overlapping(start, end):
+        if vma.file is not None and not isinstance(vma.file, SharedMemory):
+            first, last = (max(vma.start, start) - start) // PAGE_SIZE, (min(vma.end, end) - start) // PAGE_SIZE
+            pages[first:last] = b"\1" * (last - first)
+    return bytes(pages)
 
 
 def synchronise(task: Task, start: int, length: int, flags: int) -> None:

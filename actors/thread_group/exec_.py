@@ -104,7 +104,8 @@ def _replace(task: Task, program: Program, owner: _Owner) -> None:
     old_memory.drop(group)
     if loaded:
         exits.release_vfork_parent(task)
-        group.tell_task_set(Executed(group=group.group, command=task.command, old_tid=old_tid))
+        command = program.name[:_COMMAND_BYTES].decode(errors="replace")
+        group.tell_task_set(Executed(group=group.group, command=command, old_tid=old_tid))
 
 
 def _leave_memory(task: Task) -> None:
@@ -144,8 +145,7 @@ def _change_identity(task: Task, program: Program, owner: _Owner) -> None:
 
 def _name(task: Task, program: Program) -> None:
     """Set comm and what /proc/PID/exe leads to."""
-    base = program.filename.rpartition(b"/")[2]
-    task.command = base[:_COMMAND_BYTES].decode(errors="surrogateescape")
+    task.command = program.name[:_COMMAND_BYTES].decode(errors="surrogateescape")
     task.group.executable = (program.file.path, program.file.handle)
 
 

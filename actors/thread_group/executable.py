@@ -55,6 +55,12 @@ class ExecRequest(NamedTuple):
     #: The file itself (execveat with an empty path).
     file: OpenFile | None = None
 
+    @property
+    def name(self) -> bytes:
+        """Where comm comes from: the path's last component, or the open file's own name."""
+        path = self.filename if self.file is None else self.file.path
+        return path.rpartition(b"/")[2]
+
 
 def open_program(task: Task, request: ExecRequest, read_arguments: ReadArguments) -> Asking:
     """Open and check everything that *request* leads to; return a Program. execve(2)'s errnos."""
@@ -68,7 +74,7 @@ def open_program(task: Task, request: ExecRequest, read_arguments: ReadArguments
         headers = _headers(task.worker, file)
         assert isinstance(headers, elf.Elf)
         interpreter, its_headers = yield from _open_interpreter(task, headers)
-    return Program(file, headers, interpreter, its_headers, request.filename, argv, envp)
+    return Program(file, headers, interpreter, its_headers, request.filename, request.name, argv, envp)
 
 
 @contextlib.contextmanager

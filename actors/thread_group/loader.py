@@ -49,8 +49,10 @@ class Program:
     elf: Elf
     interpreter: OpenFile | None
     interpreter_elf: Elf | None
-    #: What the caller named: AT_EXECFN and the source of comm.
+    #: What the caller named: AT_EXECFN.
     filename: bytes
+    #: Last component of the program's name, before it is cut to comm.
+    name: bytes
     argv: list[bytes]
     envp: list[bytes]
     #: The program must not trust its environment (AT_SECURE).

@@ -100,7 +100,11 @@ class SharedMemory:
     def __init__(self, host: WorkerHost, length: int) -> None:
         self._host = host
         self._users = 0
-        self.host_fd = host.make_memfd(b"shared", 0)
+        try:
+            self.host_fd = host.make_memfd(b"shared", 0)
+        except OSError:
+            # Of this worker's descriptors the guest knows nothing: it is out of memory.
+            raise _error(ENOMEM) from None
         try:
             host.truncate(self.host_fd, length)
         except OSError:
@@ -582,7 +586,7 @@ class MemoryManager(UserAccess):
     # -- save and restore ---------------------------------------------------------------------------------------
 
     def snapshot_state(self, name_file: Callable[[Backing], Any]) -> dict[str, Any]:
-        """Return everything but the pages as plain data; *name_file* gives a file the name that the save knows it by."""
+        """Return everything but the pages as plain data; *name_file* gives a file the name that a save knows it by."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _INHERITED}
         state["future_flags"] = self.future_flags
         state["executable"] = None if self.executable is None else name_file(self.executable)

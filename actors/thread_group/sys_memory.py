@@ -19,6 +19,8 @@ from .task import RunState
 from .vma import PAGE_SIZE, VM_EXEC, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_READ, VM_SHARED, VM_WRITE, page_align
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .actor import ThreadGroup
     from .task import Task
 
@@ -29,6 +31,8 @@ _PROT_GROWSDOWN: Final = 0x01000000
 _PROT_GROWSUP: Final = 0x02000000
 _PROT_KNOWN: Final = VM_READ | VM_WRITE | VM_EXEC | _PROT_SEM | _PROT_GROWSDOWN | _PROT_GROWSUP
 _CAP_SYS_PTRACE: Final = 19
+#: Bytes that process_vm_readv holds at once.
+_COPY_PIECE_BYTES: Final = 1 << 20
 
 
 # -- mappings ---------------------------------------------------------------------------------------------------
@@ -166,7 +170,9 @@ def munlockall(task: Task) -> int:
 @syscall(27)
 def mincore(task: Task, start: Address, length: U64, vector: Address) -> int:
     """mincore(2): which pages are in memory. EFAULT, EINVAL, ENOMEM."""
-    task.memory.write(vector, advice.resident(task, start, length))
+    for piece in advice.resident(task, start, length):
+        task.memory.write(vector, piece)
+        vector += len(piece)
     return 0
 
 
@@ -252,8 +258,7 @@ def process_vm_readv(
     here = task.memory.read_iovec(local, local_count)
     there = task.memory.read_iovec(remote, remote_count)
     other = _other_process(task, pid, flags)
-    data = _gather(other, there, sum(length for _, length in here))
-    return _scatter(task.group, here, data)
+    return _copy(other, there, task.group, here)
 
 
 @syscall(311, partial="only processes of the same worker")
@@ -264,8 +269,7 @@ def process_vm_writev(
     here = task.memory.read_iovec(local, local_count)
     there = task.memory.read_iovec(remote, remote_count)
     other = _other_process(task, pid, flags)
-    data = _gather(task.group, here, sum(length for _, length in there))
-    return _scatter(other, there, data)
+    return _copy(task.group, here, other, there)
 
 
 def _other_process(task: Task, pid: int, flags: int) -> ThreadGroup:
@@ -284,40 +288,38 @@ def _other_process(task: Task, pid: int, flags: int) -> ThreadGroup:
     return group
 
 
-def _gather(group: ThreadGroup, vector: list[tuple[int, int]], limit: int) -> bytes:
-    """Read up to *limit* bytes from *vector* until a fault; EFAULT when the first byte faults."""
-    data = bytearray()
-    for address, length in vector:
-        wanted = min(length, limit - len(data))
-        try:
-            piece = group.memory.read_partial(address, wanted)
-        except OSError:
-            if not data:
-                raise
-            break
-        data += piece
-        if len(piece) < wanted:
-            break
-    return bytes(data)
-
-
-def _scatter(group: ThreadGroup, vector: list[tuple[int, int]], data: bytes) -> int:
-    """Write *data* over *vector* in order until the end or a fault; EFAULT when nothing could be written."""
+def _copy(source: ThreadGroup, parts: list[tuple[int, int]], target: ThreadGroup, places: list[tuple[int, int]]) -> int:
+    """Copy *parts* over *places* in pieces until either ends or faults; EFAULT when the first byte does."""
     done = 0
-    for address, length in vector:
-        piece = data[done : done + length]
-        if not piece:
-            continue
+    for read_from, write_to, length in _pieces(parts, places):
         try:
-            written = group.memory.write_partial(address, piece)
+            data = source.memory.read_partial(read_from, length)
+            written = target.memory.write_partial(write_to, data)
         except OSError:
-            if not done:
-                raise
-            break
+            if done:
+                break
+            raise
         done += written
-        if written < len(piece):
+        if written < length:
             break
     return done
+
+
+def _pieces(parts: list[tuple[int, int]], places: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Cut two vectors into pieces that are contiguous in both: (source, target, length)."""
+    targets = iter(places)
+    target, room = 0, 0
+    for source, left in parts:
+        taken = 0
+        while taken < left:
+            while not room:
+                following = next(targets, None)
+                if following is None:
+                    return
+                target, room = following
+            length = min(left - taken, room, _COPY_PIECE_BYTES)
+            yield source + taken, target, length
+            taken, target, room = taken + length, target + length, room - length
 
 
 # -- the architecture's and the execution domain's ----------------------------------------------------------------

@@ -88,7 +88,7 @@ class Bench:
             fd = interpreter.host_fd
             its_headers = elf.parse(lambda count, offset: os.pread(fd, count, offset), interpreter=True)
         files: Any = (file, interpreter)
-        program = loader.Program(files[0], headers, files[1], its_headers, os.fsencode(path), argv, envp)
+        program = loader.Program(files[0], headers, files[1], its_headers, os.fsencode(path), b"program", argv, envp)
         loader.load(self.task, program)
         program.release()
 
@@ -106,7 +106,7 @@ class Bench:
             host.resume_with(result)
 
     def serve(self, event: Event) -> int | None:
-        """Serve a statically linked program: memory calls by their handlers, files of the host, output to ``output``."""
+        """Serve a static program: memory calls by their handlers, files of the host, output to ``output``."""
         number, args = event.number, event.args
         if number in _ENDINGS:
             return None

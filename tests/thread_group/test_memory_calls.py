@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from greenroom.platform.interface import EventKind
-from memory_bench import Bench
-
 from greenroom.platform.ptrace.platform import PtracePlatform
+from memory_bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

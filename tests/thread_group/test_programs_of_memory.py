@@ -30,9 +30,11 @@ def _compile(name: str) -> Path:
 @pytest.mark.parametrize("name", ["conform_exec", "conform_mm"])
 def test_program_prints_what_it_prints_natively(name: str, tmp_path: Path) -> None:
     program = _compile(name)
-    run = {"capture_output": True, "env": _ENVIRONMENT, "timeout": 60, "check": True, "text": True}
-    native = subprocess.run([program], cwd=tmp_path, **run)  # type: ignore[call-overload]  # a plain dictionary
-    argv = [_GREENROOM, "run", "--cwd", "/tmp", "--", program]  # noqa: S108  # the sandbox's own
-    ours = subprocess.run(argv, **run)  # type: ignore[call-overload]
+    native = _run([program], tmp_path)
+    ours = _run([_GREENROOM, "run", "--cwd", "/tmp", "--", program], tmp_path)  # noqa: S108  # the sandbox's own
     assert ours.stdout.splitlines() == native.stdout.splitlines()
     assert ours.stderr == native.stderr
+
+
+def _run(argv: list[str | Path], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, cwd=directory, env=_ENVIRONMENT, timeout=60, check=True, text=True, capture_output=True)
