@@ -1,10 +1,12 @@
-"""A host descriptor that is readable exactly when we say so: what poll(2) and epoll(7) see of a file that has no host counterpart.
+"""A host descriptor that is readable when we say so: what poll(2) and epoll(7) see of a file that the host has not.
 
-It is a pipe with a byte in it or none: unlike an eventfd it is never writable, and a second byte is a new edge for edge-triggered epoll.
+It is a pipe with a byte in it or none: unlike an eventfd it is never writable, and a second byte is a new edge for
+edge-triggered epoll.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -28,10 +30,8 @@ class Bell:
     def ring(self) -> None:
         """Make it readable; again when it is already, for those who look at edges."""
         self.ringing = True
-        try:
+        with contextlib.suppress(BlockingIOError):  # full of edges that nobody has looked at
             self._host.write(self._write_fd, b"\0")
-        except BlockingIOError:
-            pass  # full of edges that nobody has looked at
 
     def silence(self) -> None:
         """Make it unreadable."""

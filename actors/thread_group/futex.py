@@ -1,13 +1,14 @@
 """Futexes: waiting in the kernel for a word of guest memory.
 
-Linux counterpart: kernel/futex/core.c, waitwake.c and requeue.c.  A waiter is a task that is blocked on the channel of its futex
-(``Worker.wait_on``); the channel keeps the order.  What it waits for and whether it was woken is in ``Task.memo``; whoever wakes it
-marks that before it calls the handler again, so a spurious wake-up, a pause or a restore is told from a real one.
+Linux counterpart: kernel/futex/core.c, waitwake.c and requeue.c.  A waiter is a task that is blocked on the channel of
+its futex (``Worker.wait_on``); the channel keeps the order.  What it waits for and whether it was woken is in
+``Task.memo``; whoever wakes it marks that before it calls the handler again, so a spurious wake-up, a pause or a
+restore is told from a real one.
 
-Why no wake-up is lost: the word is read and the task queued in one handler, and every FUTEX_WAKE is a handler too, so these come
-one after the other.  Guest code on another CPU may change the word at any time, but calls FUTEX_WAKE after that: if
-the change came before our reading, we see it (EAGAIN); if after, its wake-up is handled after the queueing and finds us.
-Processes that share a futex must be of one worker.
+Why no wake-up is lost: the word is read and the task queued in one handler, and every FUTEX_WAKE is a handler too, so
+these come one after the other.  Guest code on another CPU may change the word at any time, but calls FUTEX_WAKE after
+that: if the change came before our reading, we see it (EAGAIN); if after, its wake-up is handled after the queueing
+and finds us.  Processes that share a futex must be of one worker.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def wait(
 ) -> object:
     """Wait until one of the futexes is woken; return its index.
 
-    *wanted* are futexes with the values that they must have (EAGAIN).  ETIMEDOUT; EINVAL without bits.  A signal restarts
-    the call, with the deadline that it had if *restarts*.
+    *wanted* are futexes with the values that they must have (EAGAIN).  ETIMEDOUT; EINVAL without bits.  A signal
+    restarts the call, with the deadline that it had if *restarts*.
     """
     if not bits:
         raise OSError(EINVAL, "")
@@ -180,7 +181,10 @@ def wake_task(waiter: Task, channel: Hashable) -> None:
 
 
 def wake(task: Task, futex: Futex, count: int, bits: int) -> int:
-    """FUTEX_WAKE: wake up to *count* waiters, at least one, that share a bit; return how many. EINVAL for PI waiters."""
+    """FUTEX_WAKE: wake up to *count* waiters, at least one, that share a bit; return how many.
+
+    EINVAL for PI waiters.
+    """
     if not bits:
         raise OSError(EINVAL, "")
     channel = channel_of(task, futex)
@@ -197,7 +201,10 @@ def wake(task: Task, futex: Futex, count: int, bits: int) -> int:
 
 
 def requeue(task: Task, first: Futex, second: Futex, wakes: int, moves: int, expected: int | None) -> int:
-    """FUTEX_CMP_REQUEUE: wake *wakes* waiters and move *moves* more to another futex; return how many of both. EAGAIN."""
+    """FUTEX_CMP_REQUEUE: wake *wakes* waiters and move *moves* more to another futex; return how many of both.
+
+    EAGAIN.
+    """
     wakes, moves = signed(wakes), signed(moves)
     if wakes < 0 or moves < 0:
         raise OSError(EINVAL, "")

@@ -1,12 +1,12 @@
 """Futexes that are locks: the word holds the owner's thread id, and the kernel hands it over.
 
-Linux counterpart: kernel/futex/pi.c and the PI part of requeue.c.  greenroom does not boost the owner's priority (it does not schedule); the lock
-protocol is Linux's.
+Linux counterpart: kernel/futex/pi.c and the PI part of requeue.c.  greenroom does not boost the owner's priority (it
+does not schedule); the lock protocol is Linux's.
 
-The guest's fast paths are compare-and-exchange of the word, 0 to tid (lock) and tid to 0 (unlock), while we can only load and
-store.  That is enough, because both expect a word without flags: FUTEX_WAITERS is in the top byte, where thread
-ids (below 2^22) have no bits, so storing that one byte sets it without touching the id.  From then on
-no fast path succeeds, every change comes through here, and whole-word stores are safe.  So: set the flag, read again, decide.
+The guest's fast paths are compare-and-exchange of the word, 0 to tid (lock) and tid to 0 (unlock), while we can only
+load and store.  That is enough, because both expect a word without flags: FUTEX_WAITERS is in the top byte, where
+thread ids (below 2^22) have no bits, so storing that one byte sets it without touching the id.  From then on no fast
+path succeeds, every change comes through here, and whole-word stores are safe.  So: set the flag, read again, decide.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ def _check_owner(task: Task, taker: Task, word: int) -> None:
 
 
 def unlock(task: Task, futex: Futex) -> int:
-    """FUTEX_UNLOCK_PI: hand the lock to the first waiter, or free it. EINVAL, EPERM when the caller is not its owner."""
+    """FUTEX_UNLOCK_PI: hand the lock to the first waiter, or free it.
+
+    EINVAL, EPERM when the caller is not its owner.
+    """
     channel = channel_of(task, futex)
     if task.memory.read_u32(futex.address) & TID_MASK != task.tid:
         raise OSError(EPERM, "")

@@ -1,7 +1,7 @@
 """The clocks that a guest can name by a clockid_t: read, resolution, and when a deadline on one is due.
 
-Linux counterpart: kernel/time/posix-timers.c, posix-stubs and posix-cpu-timers.c.  Wall clocks are the worker's GuestClock; CPU clocks
-are the host's CPU clocks of the host tasks.
+Linux counterpart: kernel/time/posix-timers.c, posix-stubs and posix-cpu-timers.c.  Wall clocks are the worker's
+GuestClock; CPU clocks are the host's CPU clocks of the host tasks.
 """
 
 from __future__ import annotations
@@ -136,8 +136,10 @@ def _cpu_ns(worker: Worker, key: ClockKey) -> int:
         return 0 if task is None else _task_ns(worker, task, virtual=key.virtual)
     if key.virtual:
         return _virtual_ns(group)
-    return group.times.dead_user_ns + group.times.dead_system_ns + sum(
-        _task_ns(worker, task, virtual=False) for task in group.tasks.values()
+    return (
+        group.times.dead_user_ns
+        + group.times.dead_system_ns
+        + sum(_task_ns(worker, task, virtual=False) for task in group.tasks.values())
     )
 
 

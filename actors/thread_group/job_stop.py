@@ -1,8 +1,9 @@
 """Job-control stops: SIGSTOP, SIGTSTP, SIGTTIN and SIGTTOU hold every thread of a process until SIGCONT.
 
-Linux counterpart: do_signal_stop and prepare_signal's SIGCONT part (kernel/signal.c).  A stop begins when a thread takes the stop signal;
-every other thread is interrupted, as by a signal, and held on its way to user mode.  With the last one TaskSet is told.  A
-pause (``group.stop_epoch``) is another thing: either may hold a task while the other comes and goes.
+Linux counterpart: do_signal_stop and prepare_signal's SIGCONT part (kernel/signal.c).  A stop begins when a thread
+takes the stop signal; every other thread is interrupted, as by a signal, and held on its way to user mode.  With the
+last one TaskSet is told.  A pause (``group.stop_epoch``) is another thing: either may hold a task while the other
+comes and goes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a thread leaves behind in memory when it ends: robust locks that it held, and its cleared thread id.
 
-Linux counterpart: exit_robust_list and handle_futex_death (kernel/futex/core.c), mm_release (kernel/fork.c).  The list is guest memory, hostile
-as all of it: it is walked a bounded number of steps, and what cannot be read ends the walk.
+Linux counterpart: exit_robust_list and handle_futex_death (kernel/futex/core.c), mm_release (kernel/fork.c).  The list
+is guest memory, hostile as all of it: it is walked a bounded number of steps, and what cannot be read ends the walk.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _walk(task: Task, head: int) -> None:
 def _mark(task: Task, entry: int, offset: int, *, is_pending: bool) -> None:
     """One lock: FUTEX_OWNER_DIED in place of the dying owner's id.
 
-    A waiter may set FUTEX_WAITERS at this moment and see that overwritten; it then waits for a value that is not there any
-    more, gets EAGAIN, and finds the mark.
+    A waiter may set FUTEX_WAITERS at this moment and see that overwritten; it then waits for a value that is not there
+    any more, gets EAGAIN, and finds the mark.
     """
     is_pi = bool(entry & 1)
     address = ((entry & ~1) + offset) & _ADDRESS

@@ -1,7 +1,7 @@
 """Signal numbers, sets of them, and siginfo_t as bytes.
 
-Linux counterpart: include/uapi/asm-generic/siginfo.h and signal.h.  Pure functions and constants; a set of signals is an int whose
-bit n-1 stands for signal n, as sigset_t has it; a siginfo_t is 128 bytes, as a signal frame has it.
+Linux counterpart: include/uapi/asm-generic/siginfo.h and signal.h.  Pure functions and constants; a set of signals is
+an int whose bit n-1 stands for signal n, as sigset_t has it; a siginfo_t is 128 bytes, as a signal frame has it.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ STOP_SIGNALS: Final = _set_of(SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU)
 #: Signals whose default action is to do nothing.
 IGNORED_BY_DEFAULT: Final = _set_of(SIGCONT, SIGCHLD, SIGWINCH, SIGURG)
 #: Signals whose default action is to dump core.
-CORE_SIGNALS: Final = _set_of(
-    *(SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGSYS, SIGXCPU, SIGXFSZ)
-)
+CORE_SIGNALS: Final = _set_of(*(SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGSYS, SIGXCPU, SIGXFSZ))
 #: Signals that an instruction causes: taken before any other.
 SYNCHRONOUS: Final = _set_of(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
 ALL_SIGNALS: Final = (1 << NSIG) - 1

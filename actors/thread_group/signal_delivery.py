@@ -1,7 +1,8 @@
 """Signal delivery: what happens to pending signals on the way back to user mode.
 
-Linux counterpart: get_signal (kernel/signal.c) and arch_do_signal_or_restart (arch/x86/kernel/signal.c).  The first signal with a
-handler decides what becomes of an interrupted call; several handlers stack up in one exit, the last taken runs first.
+Linux counterpart: get_signal (kernel/signal.c) and arch_do_signal_or_restart (arch/x86/kernel/signal.c).  The first
+signal with a handler decides what becomes of an interrupted call; several handlers stack up in one exit, the last
+taken runs first.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ _CORE_DUMPED: Final = 0x80
 def deliver(task: Task, result: int | None) -> int | _NoResult | None:
     """Act on the pending signals of a task that is about to run guest code.
 
-    *result* is its system call's, None when there is none.  Return what to resume with: a result, None when the registers
-    are complete, or NO_RESULT when the task must not be resumed (it is dead or held).
+    *result* is its system call's, None when there is none.  Return what to resume with: a result, None when the
+    registers are complete, or NO_RESULT when the task must not be resumed (it is dead or held).
     """
     way_out = _WayOut(task, result)
     while True:

@@ -1,7 +1,7 @@
 """signalfd: pending signals as a file.
 
-Linux counterpart: fs/signalfd.c.  A read takes signals of the reader's own queues, whoever made the file.  What poll(2) and epoll(7) see
-are the signals of the process that made it or read it last.
+Linux counterpart: fs/signalfd.c.  A read takes signals of the reader's own queues, whoever made the file.  What
+poll(2) and epoll(7) see are the signals of the process that made it or read it last.
 """
 
 from __future__ import annotations

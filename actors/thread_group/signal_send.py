@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["has_deliverable", "queue_changed", "retarget", "send", "send_sigpipe", "set_sigmask"]
 
 
-def send(
-    group: ThreadGroup, signo: int, siginfo: bytes, target: Task | None = None, *, timer: int = NO_TIMER
-) -> bool:
+def send(group: ThreadGroup, signo: int, siginfo: bytes, target: Task | None = None, *, timer: int = NO_TIMER) -> bool:
     """Send a signal to a process, or to its thread *target*; return whether it was queued or took effect at once.
 
     The number is valid (1..64) and permission was checked.  OSError(EAGAIN) when a realtime signal with a value exceeds

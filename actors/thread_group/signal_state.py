@@ -1,7 +1,7 @@
 """What a process remembers about signals: queues of pending ones, the table of actions, the job-control stop.
 
-Linux counterpart: struct sigpending, struct sighand_struct, and the signal part of struct signal_struct.  Plain data, with the state of
-each for a save.
+Linux counterpart: struct sigpending, struct sighand_struct, and the signal part of struct signal_struct.  Plain data,
+with the state of each for a save.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Signals of a process: the entry points for the rest of the ThreadGroup.
 
-Linux counterpart: kernel/signal.c.  What is pending and what is done about it is in ``signal_state``; sending in ``signal_send``; the way
-back to user mode in ``signal_delivery``; stops in ``job_stop``; bytes of siginfo_t in ``siginfo``; the calls in ``sys_signal``.
+Linux counterpart: kernel/signal.c.  What is pending and what is done about it is in ``signal_state``; sending in
+``signal_send``; the way back to user mode in ``signal_delivery``; stops in ``job_stop``; bytes of siginfo_t in
+``siginfo``; the calls in ``sys_signal``.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ __all__ = [
 
 
 def inherit(parent: ThreadGroup, child: ThreadGroup, *, share: bool, clear: bool) -> None:
-    """Give a new process its actions: shared with the parent (CLONE_SIGHAND), copied, or all default (CLEAR_SIGHAND)."""
+    """Give a new process its actions: the parent's own (CLONE_SIGHAND), a copy, or the defaults (CLEAR_SIGHAND)."""
     handlers = parent.signals.handlers
     child.signals.handlers = handlers if share else handlers.copy()
     if clear:

@@ -1,6 +1,7 @@
 """System calls about futexes.
 
-Linux counterpart: kernel/futex/syscalls.c.  What they do is in ``futex`` (waiting and waking), ``futex_pi`` (locks) and ``robust_list``.
+Linux counterpart: kernel/futex/syscalls.c.  What they do is in ``futex`` (waiting and waking), ``futex_pi`` (locks)
+and ``robust_list``.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ _WAITV_MAX: Final = 128
 
 @syscall(202, partial="FUTEX_WAKE_OP is not atomic against guest code that changes the word at the same moment")
 def futex(task: Task, address: Address, op: S32, value: U32, fourth: U64, address2: Address, value3: U32) -> object:
-    """futex(2): wait for, wake, lock, unlock. EAGAIN, EDEADLK, EFAULT, EINTR, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT."""
+    """futex(2): wait for, wake, lock, unlock.
+
+    EAGAIN, EDEADLK, EFAULT, EINTR, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT.
+    """
     operation = op & ~(_PRIVATE | _CLOCK_REALTIME)
     realtime = bool(op & _CLOCK_REALTIME)
     if realtime and operation not in _MAY_CHOOSE_CLOCK:
@@ -96,9 +100,7 @@ def _timed(
     return futexes.wait(task, wanted, MATCH_ANY if operation == _O.WAIT else bits, deadline)
 
 
-def _at_once(
-    task: Task, operation: int, first: Futex, second: Futex, wakes: int, count: int, value3: int
-) -> object:
+def _at_once(task: Task, operation: int, first: Futex, second: Futex, wakes: int, count: int, value3: int) -> object:
     """The operations that do not wait."""
     if operation == _O.REQUEUE:
         return futexes.requeue(task, first, second, wakes, count, None)

@@ -1,11 +1,12 @@
 """System calls about signals.
 
-Linux counterpart: kernel/signal.c.  Signals to the own process are sent here with no message; to others they are a petition to TaskSet,
-which checks permission and passes them on.
+Linux counterpart: kernel/signal.c.  Signals to the own process are sent here with no message; to others they are a
+petition to TaskSet, which checks permission and passes them on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from errno import EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH
 from typing import TYPE_CHECKING, Any, Final
@@ -134,10 +135,8 @@ def rt_sigreturn(task: Task) -> object:
         return NO_RESULT
     task.host.set_registers(context.registers)
     signals.set_sigmask(task, context.sigmask)
-    try:
+    with contextlib.suppress(OSError):  # as Linux: the stack stays as it is
         _set_altstack(task, context.registers.rsp, context.altstack)
-    except OSError:
-        pass  # as Linux: the stack stays as it is
     return NO_RESULT
 
 

@@ -1,6 +1,7 @@
 """System calls about time: clocks, sleeping, interval timers and POSIX timers.
 
-Linux counterpart: kernel/time/.  Clocks are read from the worker with no message; setting the realtime clock is told to Timekeeper.
+Linux counterpart: kernel/time/.  Clocks are read from the worker with no message; setting the realtime clock is told
+to Timekeeper.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from .task import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Block, Task
 if TYPE_CHECKING:
     from .timers import Alarm, PosixTimer
 
-__all__ = ["CAP_WAKE_ALARM", "monotonic_deadline", "pack_itimerspec", "pack_timespec", "read_itimerspec", "read_timespec"]
+__all__ = [
+    "CAP_WAKE_ALARM",
+    "monotonic_deadline",
+    "pack_itimerspec",
+    "pack_timespec",
+    "read_itimerspec",
+    "read_timespec",
+]
 
 _NS: Final = 1_000_000_000
 _US: Final = 1_000_000

@@ -91,9 +91,12 @@ class TimerFile(OpenFile):
     def extra_fdinfo(self) -> bytes:
         """Clock, expirations that nobody has read, and settings."""
         left, interval = self.alarm.get()
-        return (
-            b"clockid: %d\nticks: %d\nsettime flags: %02o\nit_value: (%d, %d)\nit_interval: (%d, %d)\n"
-            % (self.alarm.key.clock, self.alarm.missed(), self.settings, *divmod(left, _NS), *divmod(interval, _NS))
+        return b"clockid: %d\nticks: %d\nsettime flags: %02o\nit_value: (%d, %d)\nit_interval: (%d, %d)\n" % (
+            self.alarm.key.clock,
+            self.alarm.missed(),
+            self.settings,
+            *divmod(left, _NS),
+            *divmod(interval, _NS),
         )
 
     def state(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Timers that run while no task waits for them: interval timers, POSIX timers, and what timerfd builds on.
 
-Linux counterpart: kernel/time/itimer.c, posix-timers.c and hrtimers.  An alarm is one-shot: a periodic timer is set forward when its
-signal is taken or its descriptor read, so that a short interval costs nothing while nobody looks.  Expiries are times of the guest's
-own clocks: a pause stops them, a save keeps them.
+Linux counterpart: kernel/time/itimer.c, posix-timers.c and hrtimers.  An alarm is one-shot: a periodic timer is set
+forward when its signal is taken or its descriptor read, so that a short interval costs nothing while nobody looks.
+Expiries are times of the guest's own clocks: a pause stops them, a save keeps them.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _posix_due(group: ThreadGroup, number: int) -> None:
 
 
 def signal_taken(group: ThreadGroup, taken: Pending) -> Pending:
-    """A thread takes a timer's signal: set the timer forward, and say in the signal how many expirations it stands for."""
+    """A thread takes a timer's signal: set the timer forward, and say how many expirations the signal stands for."""
     if taken.timer == REAL_ITIMER:
         group.timers.interval(ITIMER_REAL).forward()
         return taken
