@@ -105,14 +105,25 @@ class CheckpointWriter:
     def __init__(self, path: str, workers: int) -> None:
         """Open the files that *workers* workers and the mount namespace write to. CheckpointError."""
         self._path = path
-        directory = os.path.dirname(path)
+        #: Name of the incomplete file, while it has one.
+        self._partial = ""
         try:
-            self._fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._fd = self._create()
         except OSError as error:
-            hint = " (its file system cannot hold unnamed files)" if error.errno == errno.EOPNOTSUPP else ""
-            raise CheckpointError(f"cannot write in {directory}: {error.strerror}{hint}") from None
+            raise CheckpointError(f"cannot write in {os.path.dirname(path)}: {error.strerror}") from None
         self._others = [os.memfd_create("memory") for _ in range(workers - 1)]
         self._files = os.memfd_create("files")
+
+    def _create(self) -> int:
+        """Open the file without a name, or with a provisional one where the file system knows no other (NFS)."""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(os.path.dirname(self._path), flags | os.O_TMPFILE, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise
+        self._partial = f"{self._path}.{os.getpid()}.partial"
+        return os.open(self._partial, flags | os.O_CREAT | os.O_EXCL, 0o600)
 
     @property
     def memory_fds(self) -> tuple[int, ...]:
@@ -174,18 +185,19 @@ class CheckpointWriter:
         return offset + len(packed) + len(trailer)
 
     def _give_name(self) -> None:
-        """Link the file to its name, over whatever had it: by way of another name, for link(2) replaces nothing."""
-        partial = f"{self._path}.{os.getpid()}.partial"
-        try:
-            os.link(f"/proc/self/fd/{self._fd}", partial, follow_symlinks=True)
-            os.replace(partial, self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
-            raise
+        """Put the file where it belongs, over whatever is there: by way of another name, for link(2) replaces nothing."""
+        if not self._partial:
+            self._partial = f"{self._path}.{os.getpid()}.partial"
+            # With a directory given, os.link follows the link in /proc to the file, which link(2) does not.
+            os.link(f"/proc/self/fd/{self._fd}", self._partial, src_dir_fd=self._fd, follow_symlinks=True)
+        os.replace(self._partial, self._path)
+        self._partial = ""
 
     def close(self) -> None:
         """Close the files."""
+        if self._partial:
+            with contextlib.suppress(OSError):
+                os.unlink(self._partial)
         for fd in (self._fd, self._files, *self._others):
             os.close(fd)
 

@@ -19,7 +19,7 @@ from ..messages.base import Done, Failed, Message
 from . import sandbox_process
 from .actor import Peers, Supervisor, close_all, decode_spec, process_names
 from .control import ControlSocket, DescriptorSocket
-from .errors import GreenroomError, SandboxEnded, SandboxFailed, SandboxNotFound
+from .errors import GreenroomError, NameInUse, SandboxEnded, SandboxFailed, SandboxNotFound
 from .spawner import Spawner
 from .state import State
 from .streams import NULL_STREAM
@@ -186,7 +186,13 @@ class Host:
             checkpoint.check_host()
             saved = decode_spec(checkpoint.manifest["spec"])
             spec = dataclasses.replace(saved, name=name or saved.name, trace="", log_json="")
-            sandbox = self.create(spec)
+            try:
+                sandbox = self.create(spec)
+            except NameInUse:
+                if name:
+                    raise
+                # It goes on beside the one that it was.
+                sandbox = self.create(dataclasses.replace(spec, name=""))
         except BaseException:
             checkpoint.close()
             raise

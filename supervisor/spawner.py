@@ -285,23 +285,40 @@ class _SpawnerProcess:
             return False
         return True
 
-    def _reap(self, *, block: bool = False) -> None:
-        """Reap children and the orphans that they left (tracees whose worker was killed)."""
+    def _reap(self) -> None:
+        """Reap what has ended. What a child of ours leaves behind is killed: it was part of the same sandbox."""
         with contextlib.suppress(ChildProcessError):
             while True:
-                pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
                 if pid in self._children:
                     self._children.discard(pid)
+                    _kill(_children_of_this_process() - self._children)
                     self._report("exited", pid, status)
 
     def _end(self) -> None:
-        for pid in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._reap(block=True)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                _kill(self._children | _children_of_this_process())
+                pid, _ = os.waitpid(-1, 0)
+                self._children.discard(pid)
         self._directory.remove()
+
+
+def _children_of_this_process() -> set[int]:
+    """Return the children of this process, orphans that it has adopted among them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return {int(pid) for pid in file.read().split()}
+    except FileNotFoundError:
+        return set()  # a host kernel without CONFIG_PROC_CHILDREN; tracees die with their tracer in any case
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _be_child(assignments: socket.socket, spawner: int) -> int:

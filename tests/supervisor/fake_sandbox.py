@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from greenroom.actors.runtime.actor import Actor, handles
@@ -35,6 +37,7 @@ class FakeKernel(Actor):
         super().__init__(address, node)
         self.sandbox = ""
         self.programs: dict[int, str] = {}
+        self.stdio: dict[int, tuple[int, ...]] = {}
         self.started = False
         self.pauses = 0
 
@@ -54,17 +57,27 @@ class FakeKernel(Actor):
             raise AssertionError("an invariant")
         pid = len(self.programs) + 2
         self.programs[pid] = program
-        if program == "echo":
-            self._echo(message.arguments.stdio)
+        self.stdio[pid] = message.arguments.stdio
         return kernel.ProcessMade(pid=pid)
 
-    def _echo(self, stdio: tuple[int, ...]) -> None:
-        take = self.node.descriptors.take
-        source, target, _ = (take(token) for token in stdio)
-        while data := os.read(source, 65536):
-            os.write(target, data)
-        os.close(source)
-        os.close(target)
+    def _echo(self, pid: int) -> None:
+        """Copy in a thread, whose end the loop sees as the end of a pipe."""
+        source, target, error = (self.node.descriptors.take(token) for token in self.stdio[pid])
+        ended, ending = os.pipe()
+
+        def copy() -> None:
+            while data := os.read(source, 65536):
+                os.write(target, data)
+            for fd in (source, target, error, ending):
+                os.close(fd)
+
+        def finish(_mask: int) -> None:
+            self.node.loop.unwatch(ended)
+            os.close(ended)
+            self._exited(pid, 0)
+
+        self.node.loop.watch(ended, select.EPOLLIN, finish)
+        threading.Thread(target=copy, daemon=True).start()
 
     @handles(kernel.Start)
     def start_all(self, _message: kernel.Start) -> Done:
@@ -85,7 +98,7 @@ class FakeKernel(Actor):
         elif what == "signal":
             self._exited(pid, int(number))
         elif what == "echo":
-            self._exited(pid, 0)
+            self._echo(pid)
 
     def _exited(self, pid: int, status: int) -> None:
         self.programs[pid] = ""
@@ -133,3 +146,24 @@ def run_worker(config: bytes, fds: list[int]) -> int:
 
 def _start_kernel(node: Node, _assignment: Assignment) -> None:
     FakeKernel.start("kernel", node)
+
+
+def report_pid_and_sleep(_config: bytes, fds: list[int]) -> int:
+    """Write this process's id to the first descriptor and sleep until killed."""
+    os.write(fds[0], f"{os.getpid()}\n".encode())
+    signal.pause()
+    return 0
+
+
+def exit_with_config(config: bytes, _fds: list[int]) -> int:
+    """Exit with the status that the configuration says."""
+    return int(config)
+
+
+def leave_an_orphan(_config: bytes, fds: list[int]) -> int:
+    """Fork a child that outlives this process."""
+    orphan = os.fork()
+    if orphan == 0:
+        signal.pause()
+    os.write(fds[0], f"{orphan}\n".encode())
+    return 0
