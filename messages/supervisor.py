@@ -268,7 +268,7 @@ class RestoreSandbox(Message):
 
     #: Absolute host path.
     path: str
-    #: "" for the name that it had when saved.
+    #: "" for the name that it had when saved, or a new one when that is in use.
     name: str
     #: Number of the streams that take the place of the host's (see ``Execute``); 0: /dev/null.
     streams: int = 0

@@ -331,8 +331,9 @@ class Snapshot:
     def restore(self, name: str | None = None, *, streams: Sequence[int] | None = None) -> Sandbox:
         """Start a sandbox that goes on where this one was saved. CheckpointError, NameInUse, SandboxFailed.
 
-        What its programs had as standard input, output and error from outside is *streams* now: three descriptors of
-        this process, which stay open here (or NULL_STREAM); without them it is /dev/null.
+        Without *name* it has the saved one's, or a new one while that is in use.  What its programs had as standard
+        input, output and error from outside is *streams* now: three descriptors of this process, which stay open here
+        (or NULL_STREAM); without them it is /dev/null.
         """
         connection = own_supervisor()
         made = connection.request_with_streams(
