@@ -101,8 +101,13 @@ class _Inbox:
         self.wake: Callable[[], None] = lambda: None
 
     def put(self, envelope: PykkaEnvelope[Any]) -> None:
-        self._queue.append(envelope)
+        """What pykka's own references call: the actor handles it in the loop's next round."""
+        self.add(envelope)
         self.wake()
+
+    def add(self, envelope: PykkaEnvelope[Any]) -> None:
+        """What the node calls, which then runs the actor itself."""
+        self._queue.append(envelope)
 
     def get(self) -> PykkaEnvelope[Any]:
         return self._queue.popleft()
@@ -203,18 +208,20 @@ class Actor(pykka.Actor):
             self._scheduled = True
             self.node.loop.call_soon(self._actor_loop)
 
+    def receive(self, envelope: PykkaEnvelope[Any]) -> None:
+        """Take a message from the node and handle it now, unless others come first. Never called by a handler."""
+        self.actor_inbox.add(envelope)  # type: ignore[attr-defined]
+        if not self._scheduled:
+            self._actor_loop()
+
     def _actor_loop(self) -> None:
-        """Handle one message; come back next turn for the next one."""
+        """Handle what is in the inbox; messages behind an exclusive handler wait until it ends."""
         self._scheduled = False
+        inbox = self.actor_inbox
+        while not self._exclusive and not self.actor_stopped.is_set() and not inbox.empty():
+            self._handle_envelope(inbox.get())
         if self.actor_stopped.is_set():
             self._actor_loop_teardown()
-            return
-        if self._exclusive or self.actor_inbox.empty():
-            return
-        envelope = self.actor_inbox.get()
-        self._handle_envelope(envelope)
-        if not self.actor_inbox.empty():
-            self._schedule()
 
     def _handle_envelope(self, envelope: PykkaEnvelope[Any]) -> None:
         reply_to = envelope.reply_to

@@ -268,7 +268,7 @@ class Node:
             self._refuse(envelope)
             return
         reply_to = Reply(self, envelope) if envelope.kind == EnvelopeKind.ASK else None
-        actor.actor_inbox.put(PykkaEnvelope(envelope, reply_to=reply_to))
+        actor.receive(PykkaEnvelope(envelope, reply_to=reply_to))
 
     def _in_order(self, envelope: Envelope) -> bool:
         pair = (envelope.sender, envelope.receiver)
