@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .task import Task
     from .worker import Worker
 
-__all__ = ["ACCESS_MODE", "STATUS_FLAGS", "Identity", "OpenFile"]
+__all__ = ["ACCESS_MODE", "O_LARGEFILE", "STATUS_FLAGS", "Identity", "OpenFile"]
 
 ACCESS_MODE: Final = os.O_ACCMODE
+#: open(2) sets it for every 64-bit program; glibc says 0.
+O_LARGEFILE: Final = 0o100000
 #: Flags that fcntl(F_SETFL) may change (SETFL_MASK in fs/fcntl.c).
 STATUS_FLAGS: Final = os.O_APPEND | os.O_NONBLOCK | os.O_NDELAY | os.O_DIRECT | os.O_NOATIME | os.O_ASYNC
 _S_IFMT: Final = 0o170000

@@ -16,7 +16,7 @@ from ..runtime.actor import Ask
 from . import terminal
 from .device import DEVICES
 from .directory import DescriptorDirectory, Directory, PathFile
-from .open_file import ACCESS_MODE, Identity, OpenFile
+from .open_file import ACCESS_MODE, O_LARGEFILE, Identity, OpenFile
 from .paths import base_of, magic_target, who
 from .pipe import PipeFile
 from .regular_file import RegularFile
@@ -92,7 +92,7 @@ def _jump(task: Task, target: int | OpenFile, flags: int) -> Asking:
     if isinstance(target, OpenFile):
         if flags & os.O_DIRECTORY:
             raise OSError(ENOTDIR, "")
-        return target.reopen(task, flags)
+        return target.reopen(task, flags | O_LARGEFILE)
     if flags & os.O_PATH:
         return (yield from _path_file(task, target, flags))
     opened = yield _ask(task, target, b"", flags, 0, 0)
@@ -145,6 +145,7 @@ def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFil
     kind = stat.S_IFMT(opened.mode)
     if flags & os.O_PATH:
         return PathFile(worker, identity, flags)
+    flags |= O_LARGEFILE
     if opened.token >= 0:
         fd = worker.node.descriptors.take(opened.token)
         return (PipeFile if kind == stat.S_IFIFO else RegularFile)(worker, identity, flags, fd)

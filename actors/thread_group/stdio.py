@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from .device import DEVICES
 from .file_table import FileTable
-from .open_file import ACCESS_MODE, Identity, OpenFile
+from .open_file import ACCESS_MODE, O_LARGEFILE, Identity, OpenFile
 from .pipe import PipeFile
 from .regular_file import HostRegularFile
 from .terminal import adopt_host_terminal
@@ -90,7 +90,7 @@ def adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], 
 def _adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], owner: tuple[int, int]) -> OpenFile:
     status = worker.host.file_status(fd)
     mode, rdev = status[2], status[6]
-    flags = worker.host.file_flags(fd) & (ACCESS_MODE | os.O_APPEND)
+    flags = worker.host.file_flags(fd) & (ACCESS_MODE | O_LARGEFILE | os.O_APPEND)
     identity = Identity(
         mode=mode,
         ino=worker.files.new_ino(),

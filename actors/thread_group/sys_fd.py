@@ -17,7 +17,7 @@ from ...messages.mount_namespace import LockChange
 from ..runtime.actor import Ask
 from .event_file import EventFile
 from .limits import Resource
-from .open_file import STATUS_FLAGS, Identity, OpenFile
+from .open_file import O_LARGEFILE, STATUS_FLAGS, Identity, OpenFile
 from .opening import open_at
 from .paths import AT_FDCWD
 from .pipe import PipeFile, make_pipe
@@ -38,7 +38,7 @@ _OPEN_HOW: Final = struct.Struct("<QQQ")
 #: VALID_OPEN_FLAGS (include/linux/fcntl.h).
 _VALID_OPEN_FLAGS: Final = (
     os.O_ACCMODE | os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC
-    | os.O_DSYNC | os.O_ASYNC | os.O_DIRECT | 0o100000 | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
+    | os.O_DSYNC | os.O_ASYNC | os.O_DIRECT | O_LARGEFILE | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
     | os.O_PATH | os.O_TMPFILE
 )  # fmt: skip
 _O_PATH_FLAGS: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_PATH | os.O_CLOEXEC
@@ -113,7 +113,7 @@ class CloseRangeFlags(enum.IntFlag):
 @syscall(436)
 def close_range(task: Task, first: U32, last: U32, flags: U32) -> int:
     """close_range(2): close, or mark close-on-exec, all descriptors of a range. EINVAL."""
-    if flags & ~(CloseRangeFlags.UNSHARE | CloseRangeFlags.CLOEXEC) or first > last:
+    if flags & ~int(CloseRangeFlags.UNSHARE | CloseRangeFlags.CLOEXEC) or first > last:
         raise OSError(EINVAL, "")
     group = task.group
     if flags & CloseRangeFlags.UNSHARE:
@@ -200,7 +200,6 @@ class Command(enum.IntEnum):
 
 _C = Command
 _FD_CLOEXEC: Final = 1
-_O_LARGEFILE: Final = 0o100000
 _F_UNLCK: Final = 2
 _F_OWNER_PID, _F_OWNER_PGRP = 1, 2
 #: Commands that an O_PATH descriptor knows (check_fcntl_cmd).
@@ -222,7 +221,7 @@ def fcntl(task: Task, fd: S32, command: U32, argument: U64) -> Any:
         files.set_close_on_exec(fd, on=bool(number & _FD_CLOEXEC))
         return 0
     if command == _C.GETFL:
-        return file.flags | (0 if file.flags & os.O_PATH else _O_LARGEFILE)
+        return file.flags
     if command == _C.SETFL:
         file.set_flags(number & STATUS_FLAGS)
         return 0
@@ -389,6 +388,7 @@ class FlockOperation(enum.IntFlag):
 
 #: Mandatory locks are gone from Linux; asking for one is a no-op there.
 _LOCK_MAND: Final = 32
+_L = FlockOperation
 
 
 @syscall(73)
@@ -397,8 +397,8 @@ def flock(task: Task, fd: S32, operation: U32) -> Any:
     if operation & _LOCK_MAND:
         return 0
     wait = not operation & FlockOperation.NB
-    kinds = {FlockOperation.SH: _F_RDLCK, FlockOperation.EX: _F_WRLCK, FlockOperation.UN: _F_UNLCK}
-    kind = kinds.get(FlockOperation(operation & ~FlockOperation.NB))
+    kinds = {int(_L.SH): _F_RDLCK, int(_L.EX): _F_WRLCK, int(_L.UN): _F_UNLCK}
+    kind = kinds.get(operation & ~int(FlockOperation.NB))
     if kind is None:
         raise OSError(EINVAL, "")
     file = task.group.files.get(fd)
@@ -489,7 +489,7 @@ def memfd_create(task: Task, name: Address, flags: U32) -> int:
         uid=group.credentials.fsuid,
         gid=group.credentials.fsgid,
     )
-    file = MemoryFile(worker, identity, os.O_RDWR, host_fd)
+    file = MemoryFile(worker, identity, os.O_RDWR | O_LARGEFILE, host_fd)
     return group.files.add(group, file, close_on_exec=bool(flags & MemfdFlags.CLOEXEC))
 
 

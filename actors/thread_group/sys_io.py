@@ -55,7 +55,9 @@ class SpliceFlags(enum.IntFlag):
     GIFT = 8
 
 
+# ``~`` of an IntFlag keeps to the known bits, so masks are plain integers.
 _ALL_RW_FLAGS: Final = int(RwFlags(63))
+_READ_RW_FLAGS: Final = int(RwFlags.HIPRI | RwFlags.DSYNC | RwFlags.SYNC | RwFlags.NOWAIT)
 _ALL_SPLICE_FLAGS: Final = int(SpliceFlags(15))
 
 
@@ -167,7 +169,7 @@ def pwritev(task: Task, fd: S32, vector: Address, count: S32, low: S64) -> Any:
 def preadv2(task: Task, fd: S32, vector: Address, count: S32, low: S64, _high: U64, flags: U32) -> Any:
     """preadv2(2): preadv with RWF_* flags; offset -1 means the position. EOPNOTSUPP for unknown flags."""
     file = _readable(task, fd)
-    if flags & ~(_ALL_RW_FLAGS & ~(RwFlags.APPEND | RwFlags.NOAPPEND)):
+    if flags & ~_READ_RW_FLAGS:
         raise OSError(EOPNOTSUPP, "")
     offset = None if low == -1 else low
     if offset is not None:

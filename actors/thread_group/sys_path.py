@@ -78,7 +78,7 @@ class At(enum.IntFlag):
 
 
 def _check(flags: int, allowed: int) -> None:
-    if flags & ~allowed:
+    if flags & ~int(allowed):
         raise OSError(EINVAL, "")
 
 

@@ -165,9 +165,9 @@ def bind(task: Task, fd: S32, address: Address, length: S32) -> Any:
         raise OSError(EINVAL, "")
     names = task.worker.files.unix_names
     if not name:
-        name = names.unused_abstract_name()
+        name = names.unused_abstract_name(file.type)
     if name[:1] == b"\0":
-        names.bind(file, ("abstract", name), name)
+        names.bind(file, ("abstract", file.type, name), name)
         return 0
     return _bind_path(task, file, name)
 
@@ -186,10 +186,13 @@ def _bind_path(task: Task, file: SocketFile, path: bytes) -> Asking:
     return 0
 
 
-def _find(task: Task, name: bytes) -> Asking:
-    """Return the Bound that has a name, or None; a path needs write permission. ECONNREFUSED, EACCES, ENOENT..."""
+def _find(task: Task, name: bytes, type_: int) -> Asking:
+    """Return the Bound that has a name; a path needs write permission.
+
+    ECONNREFUSED, EACCES, ENOENT...; EPROTOTYPE for a path of another type (abstract names are apart by type).
+    """
     names = task.worker.files.unix_names
-    key: Hashable = ("abstract", name)
+    key: Hashable = ("abstract", type_, name)
     if name[:1] != b"\0":
         caller, root = who(task), task.group.fs.root
         reply = yield from ask_path(
@@ -204,6 +207,8 @@ def _find(task: Task, name: bytes) -> Asking:
     bound = names.find(key)
     if bound is None:
         raise OSError(ECONNREFUSED, "")
+    if bound.file.type != type_:
+        raise OSError(EPROTOTYPE, "")
     return bound
 
 
@@ -250,9 +255,7 @@ def connect(task: Task, fd: S32, address: Address, length: S32) -> Asking:
     name = _read_address(task, address, length)
     if not name:
         raise OSError(EINVAL, "")
-    bound: Bound = yield from _find(task, name)
-    if bound.file.type != file.type:
-        raise OSError(EPROTOTYPE, "")
+    bound: Bound = yield from _find(task, name, file.type)
     return _connect_to(task, file, bound)
 
 
@@ -263,8 +266,8 @@ def _is_unspecified(task: Task, address: int, length: int) -> bool:
 def _connect_to(task: Task, file: SocketFile, bound: Bound) -> Any:
     names = task.worker.files.unix_names
     if file.pass_credentials and file.key is None:
-        name = names.unused_abstract_name()
-        names.bind(file, ("abstract", name), name)
+        name = names.unused_abstract_name(file.type)
+        names.bind(file, ("abstract", file.type, name), name)
     try:
         task.worker.host.connect_socket(file.host_fd, bound.path_fd)
     except BlockingIOError:
@@ -461,9 +464,7 @@ def _send_to(
 ) -> Asking:
     if not name:
         raise OSError(EINVAL, "")
-    bound = yield from _find(task, name)
-    if bound.file.type != file.type:
-        raise OSError(EPROTOTYPE, "")
+    bound = yield from _find(task, name, file.type)
     return _send_pieces(task, file, buffers, flags, bound.path_fd, ancillary)
 
 

@@ -57,7 +57,7 @@ class UnixNames:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        #: By ("abstract", name) or ("inode", dev, ino).
+        #: By ("abstract", type, name) or ("inode", dev, ino).
         self._bound: dict[Hashable, Bound] = {}
         #: Guest address by host name.
         self._guest_names: dict[bytes, bytes] = {}
@@ -77,12 +77,12 @@ class UnixNames:
         self._guest_names[host_name] = guest_name
         file.key, file.name = key, guest_name
 
-    def unused_abstract_name(self) -> bytes:
+    def unused_abstract_name(self, type_: int) -> bytes:
         """Return the name that autobind gives: five hexadecimal digits."""
         while True:
             self._next_auto += 1
             name = b"\0%05x" % self._next_auto
-            if ("abstract", name) not in self._bound:
+            if ("abstract", type_, name) not in self._bound:
                 return name
 
     def find(self, key: Hashable) -> Bound | None:
