@@ -127,9 +127,16 @@ class Node:
         self._actors[actor.address] = actor
 
     def remove(self, actor: Actor) -> None:
-        """Forget a stopped actor; later asks to it are answered with a failure."""
-        self._actors.pop(actor.address, None)
-        self.forget(actor.address)
+        """Forget a stopped actor; later asks to it are answered with a failure.
+
+        Its last frames may be on their way still, so its receivers keep their numbers until ``forget``.
+        """
+        address = actor.address
+        self._actors.pop(address, None)
+        for pair in [p for p in self._sent if p[0] == address]:
+            del self._sent[pair]
+        for pair in [p for p in self._seen if p[1] == address]:
+            del self._seen[pair]
 
     def forget(self, address: str) -> None:
         """Drop the sequence numbers of an address that is never used again."""
