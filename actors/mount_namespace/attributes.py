@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...messages.mount_namespace import StatusReply
 from .errors import MagicLinkMet, fail
+from .file_data import without_privileges
 from .mounts import MS_NOATIME, MS_NODIRATIME
 from .permissions import CAP_CHOWN, CAP_FSETID, WRITE, capable, check_access, in_group, is_owner, may_access
 
@@ -163,7 +164,5 @@ def _drop_privileges(inode: Inode, who: Credentials) -> None:
     """A change of contents by anybody without CAP_FSETID takes the set-id bits away."""
     if capable(who, CAP_FSETID) or inode.mode & _FORMAT != stat.S_IFREG:
         return
-    inode.mode &= ~stat.S_ISUID
-    if inode.mode & 0o2010 == 0o2010:
-        inode.mode &= ~stat.S_ISGID
+    inode.mode = without_privileges(inode.mode)
     inode.status = None

@@ -9,6 +9,7 @@ as it maps the file.
 from __future__ import annotations
 
 import os
+import stat
 from collections import OrderedDict
 from errno import EMFILE, ENFILE, ENOSPC
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .host_files import HostFiles
     from .inode import Inode
 
-__all__ = ["DataStore", "FileData"]
+__all__ = ["KEPT_FLAGS", "DataStore", "FileData", "without_privileges"]
 
 _PAGE_BYTES = 4096
 
@@ -29,7 +30,7 @@ _PAGE_BYTES = 4096
 class FileData:
     """The contents of one inode."""
 
-    __slots__ = ("fd", "host_ctime_ns", "parked", "saved_offset", "users")
+    __slots__ = ("drops_privileges", "fd", "host_ctime_ns", "parked", "saved_offset", "users")
 
     def __init__(self, saved_offset: int = -1) -> None:
         #: The memfd, -1 while parked.
@@ -39,6 +40,8 @@ class FileData:
         self.saved_offset = saved_offset
         #: The memfd's own ctime after our last change to it: a later one means that a user wrote.
         self.host_ctime_ns = 0
+        #: Somebody without CAP_FSETID may write: a write takes the set-id bits away.
+        self.drops_privileges = False
         #: Open file descriptions that were given out.
         self.users = 0
 
@@ -129,6 +132,8 @@ class DataStore:
         if ctime != data.host_ctime_ns:
             data.host_ctime_ns = ctime
             inode.ctime_ns = max(inode.ctime_ns, ctime)
+            if data.drops_privileges and mtime != inode.mtime_ns:
+                inode.mode = without_privileges(inode.mode)
         inode.atime_ns, inode.mtime_ns, inode.size = atime, mtime, size
         _set_blocks(inode, status[S_BLOCKS])
 
@@ -205,6 +210,12 @@ def _set_blocks(inode: Inode, blocks: int) -> None:
     inode.fs.used_blocks += blocks - inode.blocks
     inode.blocks = blocks
     inode.status = None
+
+
+def without_privileges(mode: int) -> int:
+    """Return *mode* as a write by an ordinary user leaves it: without set-user-id, and set-group-id if executable."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & 0o2010 == 0o2010 else mode
 
 
 def _data(inode: Inode) -> FileData:

@@ -46,10 +46,14 @@ class HandleTable:
         self.by_number: dict[int, Handle] = {}
         self.next_number = 1
 
-    def add(self, mount: Mount, dentry: Dentry, flags: int) -> Handle:
-        """Make a handle with one reference."""
+    def check_room(self) -> None:
+        """ENFILE when no more handles can be made."""
         if len(self.by_number) >= MAX_HANDLES:
             fail(ENFILE)
+
+    def add(self, mount: Mount, dentry: Dentry, flags: int) -> Handle:
+        """Make a handle with one reference."""
+        self.check_room()
         handle = Handle(self.next_number, mount, dentry)
         self.next_number += 1
         handle.flags = flags

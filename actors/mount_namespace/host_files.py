@@ -15,7 +15,6 @@ import resource
 import select
 import stat
 import time
-import zlib
 from typing import Any
 
 __all__ = ["HostFiles", "HostStatus"]
@@ -28,7 +27,6 @@ S_SIZE, S_BLKSIZE, S_BLOCKS, S_ATIME, S_MTIME, S_CTIME = range(7, 13)
 _CLOCK_REALTIME_COARSE = 5
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 2, 4, 8
-_COPY_CHUNK_BYTES = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -271,23 +269,13 @@ class HostFiles:
         except OSError:
             hole = end
         position = start
+        os.lseek(target, target_offset, os.SEEK_SET)
         while position < hole:
-            data = os.pread(source, min(_COPY_CHUNK_BYTES, hole - position), position)
-            if not data:
+            count = os.sendfile(target, source, position, hole - position)
+            if count == 0:
                 return -1
-            self.write(target, data, target_offset + position - start)
-            position += len(data)
+            position += count
         return position
-
-    def checksum(self, fd: int, offset: int, size: int) -> int:
-        """Return the CRC-32 of a range of a file."""
-        value = 0
-        while size > 0:
-            data = os.pread(fd, min(_COPY_CHUNK_BYTES, size), offset)
-            if not data:
-                break
-            value, size, offset = zlib.crc32(data, value), size - len(data), offset + len(data)
-        return value
 
     # -- names, for writable binds ------------------------------------------------------------------------------
 

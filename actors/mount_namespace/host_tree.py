@@ -39,6 +39,7 @@ class HostTree:
         self.source = source
         self.root = host.open_root(os.fsencode(source))
         self.is_directory = host.status(self.root)[S_MODE] & 0o170000 == 0o040000
+        self._limit = min(MAX_HOST_DIRECTORIES, host.raise_descriptor_limit() // 16)
         self._open: OrderedDict[bytes, int] = OrderedDict()
 
     def directory(self, path: bytes) -> int:
@@ -52,7 +53,7 @@ class HostTree:
                 self.host.replace(self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS), fd)
             return fd
         fd = self._open[path] = self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS)
-        if len(self._open) > MAX_HOST_DIRECTORIES:
+        if len(self._open) > self._limit:
             self.host.close(self._open.popitem(last=False)[1])
         return fd
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .file_data import FileData
     from .file_system import FileSystem
 
-__all__ = ["NO_CHILDREN", "Dentry", "Inode", "display_path"]
+__all__ = ["NO_CHILDREN", "Dentry", "Inode"]
 
 
 class Inode:
@@ -108,12 +108,3 @@ class Dentry:
 
 #: The children of everything that is no directory. Never changed.
 NO_CHILDREN: dict[bytes, Dentry] = {}
-
-
-def display_path(dentry: Dentry) -> bytes:
-    """Return the path of *dentry* below its file system's root, for messages."""
-    names: list[bytes] = []
-    while dentry.parent is not dentry:
-        names.append(dentry.name)
-        dentry = dentry.parent
-    return b"/" + b"/".join(reversed(names))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MS_NODEV", "MS_NOEXEC", "MS_NOSUID", "MS_RDONLY", "Mount", "MountTable", "Place"]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_NOATIME, MS_NODIRATIME, MS_RELATIME, MS_STRICTATIME, MS_NOSYMFOLLOW = 1024, 2048, 1 << 21, 1 << 24, 256
+MS_NOATIME, MS_NODIRATIME, MS_RELATIME, MS_NOSYMFOLLOW = 1024, 2048, 1 << 21, 256
 #: Flags that belong to a mount and not to an operation.
 MOUNT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
 
@@ -119,10 +119,6 @@ class MountTable:
                 break
             mount, dentry = over, over.root
         return mount, dentry
-
-    def is_mount_point(self, mount: Mount, dentry: Dentry) -> bool:
-        """Tell whether something is mounted on this place."""
-        return dentry.mounts > 0 and (mount.id, dentry) in self._at
 
     def children(self, mount: Mount) -> list[Mount]:
         """Return the mounts whose mount point is in *mount*."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...messages.mount_namespace import Opened
 from .errors import MagicLinkMet, fail
 from .mounts import MS_NODEV, MS_NOEXEC
-from .permissions import EXECUTE, READ, WRITE, check_access, is_owner
+from .permissions import CAP_FSETID, EXECUTE, READ, WRITE, capable, check_access, is_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +146,7 @@ def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, 
     inode = dentry.inode
     assert inode is not None
     kind = inode.mode & _FORMAT
+    tree.handles.check_room()
     if not created:
         _check_found(mount, dentry, request, flags)
     if flags & os.O_PATH:
@@ -155,6 +156,8 @@ def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, 
     fd = -1
     if kind == stat.S_IFREG:
         fd = inode.fs.open_file(dentry, flags)
+        if flags & os.O_ACCMODE and inode.data is not None and not capable(request.who, CAP_FSETID):
+            inode.data.drops_privileges = True
     elif kind == stat.S_IFIFO:
         fd = inode.fs.open_fifo(inode, flags)
     elif kind == stat.S_IFSOCK:

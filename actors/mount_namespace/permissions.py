@@ -7,7 +7,7 @@ fs.protected_symlinks and fs.protected_hardlinks are 1, as on Debian; protected_
 from __future__ import annotations
 
 import stat
-from errno import EACCES, EPERM, EROFS
+from errno import EACCES, EPERM
 from typing import TYPE_CHECKING
 
 from .errors import fail
@@ -15,16 +15,15 @@ from .errors import fail
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Credentials
     from .inode import Inode
-    from .mounts import Mount
 
 __all__ = ["EXECUTE", "READ", "WRITE", "capable", "check_access", "check_sticky", "in_group", "is_owner", "may_access"]
-__all__ += ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SYS_ADMIN", "check_modify"]
-__all__ += ["CAP_SYS_RESOURCE", "may_follow", "may_link"]
+__all__ += ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SYS_ADMIN"]
+__all__ += ["may_follow", "may_link"]
 
 READ, WRITE, EXECUTE = 4, 2, 1
 
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID = 0, 1, 2, 3, 4
-CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_MKNOD = 21, 24, 27
+CAP_SYS_ADMIN, CAP_MKNOD = 21, 27
 
 _FORMAT = 0o170000
 
@@ -72,13 +71,6 @@ def check_access(inode: Inode, who: Credentials, want: int) -> None:
     """EACCES unless *who* has all of *want*."""
     if not may_access(inode, who, want):
         fail(EACCES)
-
-
-def check_modify(mount: Mount, directory: Inode, who: Credentials) -> None:
-    """What creating, removing or renaming a name in *directory* needs: EROFS, EACCES."""
-    if mount.read_only:
-        fail(EROFS)
-    check_access(directory, who, WRITE | EXECUTE)
 
 
 def check_sticky(directory: Inode, inode: Inode, who: Credentials) -> None:

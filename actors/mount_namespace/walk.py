@@ -12,6 +12,7 @@ from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING
 
 from .errors import MagicLinkMet, fail
+from .mounts import MS_NOSYMFOLLOW
 from .permissions import EXECUTE, check_access, may_follow
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Walk:
     def _follow(self, directory: Inode, link: Dentry, inode: Inode) -> None:
         """Continue with a symbolic link's target."""
         self._links += 1
-        if self._links > MAX_LINKS or self._resolve & RESOLVE_NO_SYMLINKS:
+        if self._links > MAX_LINKS or self._resolve & RESOLVE_NO_SYMLINKS or self.mount.flags & MS_NOSYMFOLLOW:
             fail(ELOOP)
         if not self._pending and not may_follow(directory, inode, self.who):
             fail(EACCES)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +12,16 @@ from sides import Guest, spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+@pytest.fixture
+def native_root() -> Iterator[Path]:
+    """A directory for the native side, in memory where the host has such: thousands of files are made there."""
+    shared_memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(dir=shared_memory if shared_memory.is_dir() else None))
+    root.chmod(0o755)
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture(params=["tmpfs", "overlay", "bind"])

@@ -145,7 +145,6 @@ EACH: dict[str, list[Operation]] = {
 
 
 def _assert_agreement(guest: Guest, root: Path, operations: list[Operation]) -> None:
-    root.mkdir(exist_ok=True)
     native = run_natively(str(root), operations)
     ours = guest.run_all(operations)
     different = [
@@ -157,20 +156,20 @@ def _assert_agreement(guest: Guest, root: Path, operations: list[Operation]) -> 
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_operation_agrees_with_native(guest: Guest, tmp_path: Path, name: str) -> None:
+def test_operation_agrees_with_native(guest: Guest, native_root: Path, name: str) -> None:
     """Results and errnos over all kinds of paths."""
-    _assert_agreement(guest, tmp_path / "native", WORLD + TABLE[name])
+    _assert_agreement(guest, native_root, WORLD + TABLE[name])
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_destructive_operation_agrees_with_native(guest: Guest, tmp_path: Path, name: str) -> None:
+def test_destructive_operation_agrees_with_native(guest: Guest, native_root: Path, name: str) -> None:
     """The same, each operation in a fresh copy of the world, below a directory of its own."""
     operations: list[Operation] = []
     for number, operation in enumerate(EACH[name]):
         top = b"/%d" % number
         operations.append(("mkdir", top))
         operations += [_below(top, step) for step in [*WORLD, *_fresh(operation)]]
-    _assert_agreement(guest, tmp_path / "native", operations)
+    _assert_agreement(guest, native_root, operations)
 
 
 def _below(top: bytes, operation: Operation) -> Operation:

@@ -119,14 +119,12 @@ def _is_decided(operation: Operation) -> bool:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_permission_agrees_with_native(guest: Guest, tmp_path: Path, name: str) -> None:
+def test_permission_agrees_with_native(guest: Guest, native_root: Path, name: str) -> None:
     """Results and errnos of an ordinary user."""
     if name == "setxattr" and guest.tree.root_place()[0].fs.type == "bind":
         pytest.skip("a bind has no extended attributes")
-    root = tmp_path / "native"
-    root.mkdir(mode=0o755)
     operations = WORLD + TABLE[name]
-    native, ours = run_natively(str(root), operations), guest.run_all(operations)
+    native, ours = run_natively(str(native_root), operations), guest.run_all(operations)
     different = [
         f"{operation}: native {wanted!r}, ours {got!r}"
         for operation, wanted, got in zip(operations, native, ours, strict=True)

@@ -131,9 +131,9 @@ def _seed_lower(directory: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "bind"])
 @pytest.mark.parametrize("seed", range(6))
-def test_random_operations_agree_with_native(kind: str, seed: int, tmp_path: Path) -> None:
+def test_random_operations_agree_with_native(kind: str, seed: int, tmp_path: Path, native_root: Path) -> None:
     """1,500 operations, then everything that can be seen of the result."""
-    lower, root = tmp_path / "lower", tmp_path / "native"
+    lower, root = tmp_path / "lower", native_root / "root"
     lower.mkdir()
     if kind != "tmpfs":
         _seed_lower(lower, seed)

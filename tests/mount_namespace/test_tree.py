@@ -109,6 +109,19 @@ def test_handle_can_be_opened_again_without_a_path(guest: Guest) -> None:
     guest.release(opened)
 
 
+def test_write_by_a_user_takes_set_id_bits_away(guest: Guest) -> None:
+    """Seen at the next look, since the write itself sends no message."""
+    if guest.tree.root_place()[0].fs.type == "bind":
+        pytest.skip("the host does it there, by greenroom's own user")
+    guest.run_all([("write", b"/f", b"x"), ("chown", b"/f", 1000, 1000), ("chmod", b"/f", 0o6755), ("become", 1000)])
+    opened = guest.opened(b"/f", os.O_RDWR)
+    os.read(opened.token, 1)
+    assert guest.status(b"/f").mode & 0o7777 == 0o6755
+    os.write(opened.token, b"y")
+    assert guest.status(b"/f").mode & 0o7777 == 0o755
+    guest.release(opened)
+
+
 def test_fifo_counts_readers(guest: Guest) -> None:
     """ENXIO for a writer without a reader; then the two are connected."""
     guest.mknod(b"/p", stat.S_IFIFO | 0o600)
