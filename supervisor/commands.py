@@ -235,7 +235,7 @@ def save(sandbox: str, file: str, *, leave_running: bool) -> None:
 
 
 @cli.command()
-@click.option("--name", default="", metavar="ID", help="Name of the restored sandbox; the saved one otherwise.")
+@click.option("--name", default="", metavar="ID", help="Its name; the saved one otherwise, or a new one while that is in use.")
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.pass_obj
 def restore(caller: Caller, /, file: str, name: str) -> int:

@@ -1,7 +1,8 @@
 """Plain data as bytes and back, for saved states: msgpack that keeps tuples apart from lists.
 
-What a blocked call remembers is compared and changed in place by its handler after a restore, so a tuple must come back as a
-tuple.  Values are None, bools, ints of 64 bits, strings, bytes, lists, tuples and dicts; enumerations come back as ints.
+What a blocked call remembers is compared and changed in place by its handler after a restore, so a tuple must come
+back as a tuple.  Values are None, bools, ints of 64 bits, strings, bytes, lists, tuples and dicts; enumerations come
+back as ints.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Saving and loading what a worker owns: the parts of Worker and ThreadGroup in a checkpoint.
 
-Linux counterpart: none; CRIU's dump and restore.  Everything is stopped meanwhile: a task is held, blocked, an embryo or waits for
-TaskSet, and what it does next is plain data.  Handles BeginSave, SaveGroup, SaveWorker, and LoadWorker, LoadGroup: a process's own state is
-its ThreadGroup's part; what several may share (memory, descriptor tables, signal actions, open files) is the worker's, where each thing
-has a number.  Nothing is consumed by a save: it may be refused or abandoned at any point, and the sandbox goes on.
+Linux counterpart: none; CRIU's dump and restore.  Everything is stopped meanwhile: a task is held, blocked, an embryo
+or waits for TaskSet, and what it does next is plain data.  Handles BeginSave, SaveGroup, SaveWorker, and LoadWorker,
+LoadGroup: a process's own state is its ThreadGroup's part; what several may share (memory, descriptor tables, signal
+actions, open files) is the worker's, where each thing has a number.  Nothing is consumed by a save: it may be refused
+or abandoned at any point, and the sandbox goes on.
 
-After a load a blocked call is called again by its handler, which looks like a spurious wake-up; one that waited for TaskSet
-petitions again, because TaskSet forgets who waits.  That happens before any guest instruction (``dispatch.retry_held``).
+After a load a blocked call is called again by its handler, which looks like a spurious wake-up; one that waited for
+TaskSet petitions again, because TaskSet forgets who waits.  That happens before any guest instruction
+(``dispatch.retry_held``).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from .plain import pack, unpack
 from .save_files import FilesLoader, save_files
 from .save_memory import MemoryFile, load_pages, restore_contents, save_pages
 from .signal_state import SignalHandlers
+from .vma import VM_MAYSHARE
 
 if TYPE_CHECKING:
     from ...messages import thread_group as messages
@@ -95,11 +98,16 @@ class Saving:
             "tables": [table.state() for table in self.tables],
             "contexts": [context.state() for context in self.contexts],
             "handlers": [handlers.state() for handlers in self.handlers],
-            "files": save_files(worker, self.file),
+            "files": save_files(worker, self.file, self._mapped()),
             "groups": sorted(worker.groups),
             "uts": dataclasses.asdict(worker.uts),
             "application_cores": worker.application_cores,
         }
+
+    def _mapped(self) -> set[int]:
+        """Return the numbers of the files of which private mappings show pages."""
+        vmas = (vma for memory in self.memories for vma in memory.vmas if not vma.flags & VM_MAYSHARE)
+        return {vma.file.number for vma in vmas if isinstance(vma.file, OpenFile)}
 
     def _memory(self, memory: MemoryManager) -> dict[str, Any]:
         task = next(t for g in self.worker.groups.values() for t in g.tasks.values() if t.memory is memory)
@@ -211,7 +219,7 @@ class Loading:
 
 
 def load_worker(worker: Worker, message: messages.LoadWorker) -> Asking:
-    """Make the open files, ready for the groups, which follow. Refused when the state is damaged or this host lacks something."""
+    """Make the open files, for the groups that follow. Refused for a damaged state, or for what this host lacks."""
     take = worker.node.descriptors.take
     memory_fd = take(message.token)
     streams = [take(token) if token >= 0 else -1 for token in message.stdio]

@@ -1,11 +1,12 @@
 """Open files as plain data, and back.
 
-Linux counterpart: none; CRIU's files.c and its relatives.  What a file is comes from its ``state``; what several descriptions
-share is saved once: a pipe's contents, a memfd's.  Asks MountNamespace to open regular files and FIFOs anew.
+Linux counterpart: none; CRIU's files.c and its relatives.  What a file is comes from its ``state``; what several
+descriptions share is saved once: a pipe's contents, a memfd's.  Asks MountNamespace to open regular files and FIFOs
+anew.
 
-What cannot be saved because it is the host's is replaced by what the restoring caller gives: its standard streams take the place of
-those that the processes were started with, and /dev/null where it gives none.  Contents of pseudo-terminals' queues are lost, as by
-a flush.  A kind of file that is not in ``_MAKERS`` refuses the save.
+What cannot be saved because it is the host's is replaced by what the restoring caller gives: its standard streams
+take the place of those that the processes were started with, and /dev/null where it gives none.  Contents of pseudo-
+terminals' queues are lost, as by a flush.  A kind of file that is not in ``_MAKERS`` refuses the save.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .guest_clocks import ClockKey
 from .open_file import ACCESS_MODE, Identity, OpenFile
 from .pipe import PipeFile
 from .regular_file import MemoryFile, RegularFile
-from .save_memory import restore_contents
+from .save_memory import fingerprint, restore_contents
 from .signal_file import SignalFile
 from .stdio import adopt
 from .terminal import HOST_TERMINAL, PtyMaster, Terminal
@@ -51,14 +52,17 @@ _KERNEL: Final = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=(1 << 64)
 # -- save -----------------------------------------------------------------------------------------------------------
 
 
-def save_files(worker: Worker, memory: save_memory.MemoryFile) -> dict[str, Any]:
-    """Return every open file of *worker*; contents of memfds go to *memory*. Refused for what cannot be saved."""
+def save_files(worker: Worker, memory: save_memory.MemoryFile, mapped: set[int]) -> dict[str, Any]:
+    """Return every open file of *worker*; contents of memfds go to *memory*. Refused for what cannot be saved.
+
+    Of the files with the numbers *mapped* pages are in somebody's memory: they must be the same after a load.
+    """
     files = list(worker.files)
     for file in files:
         if file.kind not in (*_MAKERS, RegularFile.kind) and _standard_index(file) is None:
             raise Refused(f"an open file of kind {file.kind!r} ({os.fsdecode(file.link_text())}) cannot be saved yet")
     return {
-        "files": [_file_state(file) for file in files],
+        "files": [_file_state(file, mapped) for file in files],
         "pipes": _pipes(files),
         "memfds": _memfds(files, memory),
         "counters": worker.files.counters(),
@@ -73,11 +77,22 @@ def _standard_index(file: OpenFile) -> int | None:
     return None if file.host_fd < 0 or file.handle else file.worker.files.standard.get(file.ino)
 
 
-def _file_state(file: OpenFile) -> dict[str, Any]:
+def _file_state(file: OpenFile, mapped: set[int]) -> dict[str, Any]:
     index = _standard_index(file)
     if index is not None:
-        return {"number": file.number, "kind": "standard", "index": index, "handle": file.handle, "namespace": file.identity.namespace}
-    return {**file.state(), "inode": _host_inode(file) if isinstance(file, MemoryFile) else ()}
+        return {
+            "number": file.number,
+            "kind": "standard",
+            "index": index,
+            "handle": file.handle,
+            "namespace": file.identity.namespace,
+        }
+    state = file.state()
+    if isinstance(file, MemoryFile):
+        state["inode"] = _host_inode(file)
+    elif isinstance(file, RegularFile):
+        state["fingerprint"] = fingerprint(file.worker.host, file.host_fd) if file.number in mapped else None
+    return state
 
 
 def _host_inode(file: OpenFile) -> tuple[int, int]:
@@ -153,7 +168,9 @@ class FilesLoader:
         worker, terminals = self.worker, dict[int, OpenFile]()
         # What a save counts as the guest's own must not meet the numbers of these.
         worker.files.skip(self.state["counters"])
-        identity = Identity(mode=stat.S_IFCHR | 0o666, ino=worker.files.new_ino(), dev=0, rdev=_NULL_RDEV, path=b"/dev/null")
+        identity = Identity(
+            mode=stat.S_IFCHR | 0o666, ino=worker.files.new_ino(), dev=0, rdev=_NULL_RDEV, path=b"/dev/null"
+        )
         given = [*streams, -1, -1, -1][:3]
         return [
             adopt(worker, number, fd, terminals, (0, 0)) if fd >= 0 else NullDevice(worker, identity, os.O_RDWR)
@@ -237,6 +254,10 @@ class FilesLoader:
         flags = state["flags"] & (ACCESS_MODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC)
         fd = yield from self._open(identity, flags)
         self.worker.host.seek(fd, state["position"], os.SEEK_SET)
+        if state["fingerprint"] not in (None, fingerprint(self.worker.host, fd)):
+            raise Refused(
+                f"the host's file behind {os.fsdecode(identity.path)}, which is mapped, has changed since the save"
+            )
         return RegularFile(self.worker, identity, state["flags"], fd)
 
     def _open_fifo(self, identity: Identity) -> Asking:

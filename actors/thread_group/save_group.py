@@ -1,8 +1,8 @@
 """The state of one process and its threads as plain data, and back.
 
-Linux counterpart: none; CRIU's core image.  A thread's state is its registers and what struct task_struct would hold; a call in
-progress is its number, arguments and memo.  Host threads are made anew: the first of a memory in an empty address space, which gets
-the mappings, the others as clones that share it.
+Linux counterpart: none; CRIU's core image.  A thread's state is its registers and what struct task_struct would hold;
+a call in progress is its number, arguments and memo.  Host threads are made anew: the first of a memory in an empty
+address space, which gets the mappings, the others as clones that share it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["become", "state_of"]
 
 #: Attributes that are saved as they are.
-_GROUP_FIELDS: Final = ("pid", "ppid", "pgid", "sid", "terminal", "foreground", "orphaned", "mount_namespace", "oom_score_adj")
+_GROUP_FIELDS: Final = (
+    "pid",
+    "ppid",
+    "pgid",
+    "sid",
+    "terminal",
+    "foreground",
+    "orphaned",
+    "mount_namespace",
+    "oom_score_adj",
+)
 _GROUP_MORE: Final = ("executable", "exit_status", "start_ns", "subreaper", "dumpable", "petitions")
 _TASK_FIELDS: Final = (
     "number",

@@ -1,12 +1,13 @@
 """The pages of guest memory in a checkpoint's memory file, and back.
 
-Linux counterpart: none; CRIU's mem.c.  Saved are the pages that a process has of its own: those of private mappings that are in
-memory or swap and do not belong to a file.  A run is (address, length, offset in the memory file), page-aligned; pages of zeros are
-left out, and short gaps of them become holes in the file.  A restore maps the runs privately from the file, so it costs what
-the runs cost and not what the pages do, and several restores share the pages that they do not change.
+Linux counterpart: none; CRIU's mem.c.  Saved are the pages that a process has of its own: those of private mappings
+that are in memory or swap and do not belong to a file.  A run is (address, length, offset in the memory file), page-
+aligned; pages of zeros are left out, and short gaps of them become holes in the file.  A restore maps the runs
+privately from the file, so it costs what the runs cost and not what the pages do, and several restores share the
+pages that they do not change.
 
-The host does not tell a page that was restored and never touched from a hole, so the restored runs are remembered (``VmaList.restored``)
-and saved again from there.
+The host does not tell a page that was restored and never touched from a hole, so the restored runs are remembered
+(``VmaList.restored``) and saved again from there.
 """
 
 from __future__ import annotations
