@@ -5,7 +5,11 @@ MountNamespace counts references to it; the worker tells it when the last one go
 that was passed beside the message (see ``actors/runtime/descriptors.py``); -1 means none.
 
 Every path operation starts at *base* (a handle: working directory or dirfd) unless *path* is absolute, and never
-leaves *root*.
+leaves *root*.  A worker keeps a file's handle for as long as it maps the file.
+
+A walk that meets a magic link of /proc ends there: replies with *magic* fields say where.  Other requests fail with
+ELOOP and the text ``magic-link SIDE PID NAME REST``: *SIDE* is "old", "new" (requests with two paths) or "path", *REST*
+is the path that remains, in hexadecimal.  The ThreadGroup resolves NAME to a handle and asks again with that as *base*.
 """
 
 from __future__ import annotations
@@ -108,7 +112,7 @@ class Opened(Message):
     path: bytes
     #: Contents of a file that is made at open (global files of /proc and /sys), or None.
     content: bytes | None
-    #: Name of a file of one process, below /proc/PID/ ("status", "task/12/stat"), or "": its ThreadGroup makes the text.
+    #: Name of a file of one process, below /proc/PID/ ("status", "task/12/stat"): its ThreadGroup makes it; or "".
     proc_file: str
     proc_pid: int
     magic: str
@@ -119,8 +123,9 @@ class Opened(Message):
 class Open(Message):
     """thread_group -> mount_namespace, ask: open(2), openat(2), openat2(2), creat(2), and the lookups of execve, chdir.
 
-    Fails with open(2)'s errnos.  FIFOs are opened without waiting (ENXIO as with O_NONBLOCK; the caller parks the task
-    and asks again).
+    Fails with open(2)'s errnos.  An empty *path* opens the file of the handle *base* anew, also when it has no name any
+    more (/proc/self/fd/N, and files after a restore).  FIFOs are opened without waiting (ENXIO as with O_NONBLOCK; the
+    caller parks the task and asks again).
     """
 
     root: int
@@ -201,7 +206,7 @@ class Access(Message):
 
 @message(tag=0x609, receiver="mount_namespace", mode=Mode.REPLY)
 class PathText(Message):
-    """mount_namespace -> thread_group, reply: a symbolic link's target or a handle's absolute path (or a magic link)."""
+    """mount_namespace -> thread_group, reply: a symbolic link's target, a handle's absolute path, or a magic link."""
 
     text: bytes
     magic: str
@@ -221,7 +226,7 @@ class ReadLink(Message):
 
 @message(tag=0x60B, receiver="mount_namespace", mode=Mode.ASK, reply=PathText)
 class GetPath(Message):
-    """thread_group -> mount_namespace, ask: the path of *handle* as seen from *root*: getcwd(2). ENOENT when deleted."""
+    """thread_group -> mount_namespace, ask: *handle*'s path as seen from *root*: getcwd(2). ENOENT when deleted."""
 
     root: int
     handle: int
@@ -442,7 +447,7 @@ class ReleaseLocks(Message):
 
 @message(tag=0x61C, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
 class Mount(Message):
-    """thread_group or kernel -> mount_namespace, ask: mount(2). EPERM without CAP_SYS_ADMIN, ENODEV for an unknown type."""
+    """thread_group or kernel -> mount_namespace, ask: mount(2). EPERM without CAP_SYS_ADMIN, ENODEV: unknown type."""
 
     root: int
     base: int
@@ -536,7 +541,7 @@ class KeepHandle(Message):
 
 @message(tag=0x625, receiver="mount_namespace", mode=Mode.TELL)
 class TerminalSeen(Message):
-    """worker -> mount_namespace, tell: a pseudo-terminal was opened, or its owner or mode changed: /dev/pts shows it."""
+    """worker -> mount_namespace, tell: a pseudo-terminal was opened, or its owner or mode changed (/dev/pts)."""
 
     index: int
     uid: int
