@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -42,6 +43,8 @@ def bench() -> Iterator[Bench]:
         yield Bench(platform)
     finally:
         platform.close()
+        # The platform leaves it blocked in this thread, which programs started later would inherit.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 @pytest.mark.parametrize("linkage", ["-static", "-static-pie"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def bench() -> Iterator[Bench]:
         yield Bench(platform)
     finally:
         platform.close()
+        # The platform leaves it blocked in this thread, which programs started later would inherit.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def test_memory_calls_answer_as_natively(program: str, bench: Bench, tmp_path: pathlib.Path) -> None:
