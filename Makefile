@@ -31,7 +31,7 @@ run: setup ## run CMD in a sandbox: make run CMD="python3 -c 'print(6*7)'"
 	@$(BIN)/greenroom run -- $(value CMD)
 
 test: setup-dev ## run every test; ARGS goes to pytest: make test ARGS="-k pipes"
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 lint: setup-dev ## check style and format
 	$(BIN)/ruff check .

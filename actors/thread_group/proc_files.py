@@ -12,6 +12,7 @@ import os
 from errno import EACCES, EINVAL, EIO, ENOENT
 from typing import TYPE_CHECKING
 
+from ...messages.task_set import CommandChanged
 from ...messages.thread_group import Answer
 from . import proc_memory, proc_status
 from .limits import RLIM_INFINITY, Resource
@@ -227,8 +228,10 @@ def write_text(group: ThreadGroup, name: str, data: bytes) -> int:
     return len(data)
 
 
-def _write_command(_group: ThreadGroup, task: Task, data: bytes) -> None:
-    task.command = data.rstrip(b"\n")[:_COMMAND_BYTES].decode(errors="surrogateescape")
+def _write_command(group: ThreadGroup, task: Task, data: bytes) -> None:
+    task.command = data[:_COMMAND_BYTES].decode(errors="surrogateescape")
+    if task.tid == group.pid:
+        group.tell_task_set(CommandChanged(group=group.group, command=data[:_COMMAND_BYTES].decode(errors="replace")))
 
 
 def _write_oom_score_adj(group: ThreadGroup, _task: Task, data: bytes) -> None:

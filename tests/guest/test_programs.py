@@ -64,9 +64,6 @@ _PYTHON = {
     "print(await p.communicate(), p.returncode); print(await asyncio.gather(*(asyncio.sleep(0.01, i) for i in range(5))))\n"
     "asyncio.run(main())",
     "socketpair": "import socket; a, b = socket.socketpair(); a.sendall(b'hi'); print(b.recv(9)); a.close(); print(b.recv(9))",
-    "loopback": "import socket, threading as t; s = socket.create_server(('127.0.0.1', 0))\n"
-    "def f():\n c, _ = s.accept(); c.sendall(c.recv(9).upper()); c.close()\nh = t.Thread(target=f); h.start(); "
-    "c = socket.create_connection(s.getsockname()); c.sendall(b'hi'); print(c.recv(9)); h.join()",
     "signal": "import signal, os; signal.signal(signal.SIGUSR1, lambda s, f: print('got', s)); os.kill(os.getpid(), 10); "
     "signal.setitimer(0, 0.05); signal.signal(14, lambda *a: print('alarm')); signal.pause()",
     "fork": "import os; r, w = os.pipe(); p = os.fork()\nif p == 0: os.write(w, b'child'); os._exit(7)\n"

@@ -10,6 +10,8 @@ from oracle import Case, check_same, replacing, shell
 if TYPE_CHECKING:
     from pathlib import Path
 
+_PIDS = replacing((rb" +\d+(?= +(Killed|Terminated|Stopped))", b" PID"), (rb"\[(\d)\] \d+", rb"[\1] PID"))
+
 _PORTABLE = {
     "pipeline": "echo hello | tr a-z A-Z | rev | cat",
     "long-pipeline": "seq 2000 | cat | sort -rn | cat | head -n 3 | cat | tac",
@@ -20,14 +22,14 @@ _PORTABLE = {
     "noclobber": "set -C; echo a >f; echo b >f; echo $?; echo c >|f; cat f",
     "subshell": "a=1; (a=2; cd /usr; pwd; exit 7); echo $? $a; { echo group; }; echo $(echo nested $(echo deep))",
     "here-document": "a=v; cat <<EOF\nx $a $(echo y)\nEOF\ncat <<'EOF'\n$a\nEOF\ncat <<-EOF\n\ttab\n\tEOF\n",
-    "large-here-document": "cat <<EOF | md5sum\n" + "0123456789abcdef\n" * 10000 + "EOF\n",
+    "large-here-document": "cat <<EOF | md5sum\n" + "0123456789abcdef\n" * 5000 + "EOF\n",
     "trap-exit": "trap 'echo bye' EXIT; echo hi; exit 3",
     "trap-signal": "trap 'echo got TERM' TERM; kill -TERM $$; echo after; trap - TERM; kill -TERM $$; echo not reached",
     "trap-ignore": "trap '' INT TERM; kill -INT $$; sh -c 'kill -TERM $$; echo ignored is inherited'; echo alive",
     "trap-in-wait": "trap 'echo usr1' USR1; (sleep 0.2; kill -USR1 $$) & wait; echo $?; wait; echo $?",
     "background": "for i in 3 1 2; do (sleep 0.$i; echo $i) & done; wait; echo done",
-    "wait-status": "(exit 5) & a=$!; sh -c 'kill -9 $$' & b=$!; wait $a; echo $?; wait $b; echo $?; wait 99999; echo $?",
-    "kill-background": "sleep 100 & kill $!; wait $!; echo $?; sleep 100 & kill -KILL $!; wait $!; echo $?",
+    "wait-status": "(exit 5) & a=$!; sh -c 'kill -9 $$' & b=$!; sleep 0.2; wait $a; echo $?; wait $b; echo $?; wait 99999; echo $?",
+    "kill-background": "sleep 100 & sleep 0.1; kill $!; sleep 0.1; wait $!; echo $?; sleep 100 & kill -KILL $!; sleep 0.2; wait $!; echo $?",
     "kill-errors": "kill -0 $$; echo $?; kill -0 99999; echo $?; kill -l | head -c 20; kill -FOO $$; echo $?",
     "stop-and-continue": "sleep 0.3 & p=$!; kill -STOP $p; kill -CONT $p; wait $p; echo $?",
     "loops": "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); done; echo $i; for f in /usr/*bin; do echo $f; done",
@@ -35,7 +37,7 @@ _PORTABLE = {
     "functions": 'f() { echo "$1:$#"; return 4; }; f a b; echo $?; case abc in a*) echo star;; esac',
     "read": "printf 'a b c\\nd\\n' | { read x y; read z; echo \"$y-$x-$z\"; read w; echo $?; }",
     "globs": "touch a.c b.c .h; echo *.c .* [!a].c; echo 'no'*; set -- *; echo $#",
-    "cd": "mkdir -p a/b; ln -s a/b l; cd l; pwd -P | sed 's/.*a/a/'; cd ../..; cd -; cd nothing",
+    "cd": "mkdir -p a/b; ln -s a/b l; cd l; pwd -P | sed 's/.*a/a/'; cd ../..; cd - >/dev/null; pwd -L | grep -o l$; cd nothing",
     "umask": "umask; umask 077; touch f; mkdir d; stat -c '%a' f d; umask 0; touch g; stat -c %a g",
     "ulimit": "ulimit -S -n 64; ulimit -S -n; ulimit -S -c; (ulimit -S -f 1; head -c 4096 /dev/zero >f; echo $?) 2>/dev/null",
     "exec": "exec /bin/echo replaced",
@@ -62,16 +64,15 @@ _BASH = {
     "arrays": "a=(1 2 3); a+=(4); echo ${a[@]:1:2} ${#a[@]}; declare -A m=([k]=v); echo ${m[k]}; mapfile -t l < <(seq 3); echo ${l[2]}",
     "coproc": "coproc cat; echo through >&${COPROC[1]}; read l <&${COPROC[0]}; echo $l; kill $COPROC_PID",
     "wait-n": "(sleep 0.3; exit 3) & (sleep 0.05; exit 2) & wait -n; echo $?; wait -n; echo $?; wait -n; echo $?",
-    "jobs": "set -m; sleep 0.2 & jobs; fg; echo $?; sleep 100 & kill %1; wait; jobs",
-    "stop-a-job": "set -m; sleep 100 & kill -STOP %1; sleep 0.1; jobs; kill -CONT %1; kill %1; wait; echo $?",
+    "jobs": "set -m; sleep 0.2 & jobs; fg; echo $?; sleep 100 & kill %1; sleep 0.2; wait; jobs",
+    "stop-a-job": "set -m; sleep 100 & sleep 0.1; kill -STOP %1; sleep 0.1; jobs; kill -CONT %1; kill %1; sleep 0.2; wait; echo $?",
     "trap-err-and-debug": "trap 'echo err' ERR; false; trap 'echo ret' RETURN; f() { :; }; f; trap 'echo exit $?' EXIT; exit 4",
     "printf": "printf '%s|%05d|%x\\n' a 42 255; printf '%(%F)T\\n' 0; printf '%q\\n' 'a b'",
     "time": "TIMEFORMAT=timed; time true",
     "read-timeout": "read -t 0.1 x < <(sleep 5); echo $((($? > 128)))",
-    "brace-and-regex": "echo {1..5} {a,b}{x,y}; [[ abc123 =~ ([0-9]+) ]] && echo ${BASH_REMATCH[1]}; echo $((2**40)) ${#RANDOM}",
+    "brace-and-regex": "echo {1..5} {a,b}{x,y}; [[ abc123 =~ ([0-9]+) ]] && echo ${BASH_REMATCH[1]}; echo $((2**40))",
     "exec-a": "exec -a other sh -c 'echo $0'; ",
     "command-substitution-nul": "x=$(printf 'a\\nb\\n\\n'); echo \"[$x]\"",
-    "dev-tcp-refused": "exec 3<>/dev/tcp/127.0.0.1/1",
 }
 
 
@@ -79,15 +80,13 @@ _BASH = {
 @pytest.mark.parametrize("line", _PORTABLE.values(), ids=_PORTABLE.keys())
 def test_line_equals_native(program: str, line: str, placement: str, tmp_path: Path) -> None:
     """A shell names the process that a signal ended by its id; the rest is the same."""
-    pids = replacing((rb"\b\d{3,7}(?= (Killed|Terminated|Stopped))", b"PID"), (rb"\[(\d)\] \d+", rb"[\1] PID"))
-    check_same(shell(line, program=program, normalise=pids), placement, tmp_path)
+    check_same(shell(line, program=program, normalise=_PIDS), placement, tmp_path)
 
 
 @pytest.mark.parametrize("line", _BASH.values(), ids=_BASH.keys())
 def test_line_of_bash_equals_native(line: str, placement: str, tmp_path: Path) -> None:
     """A shell names the process that a signal ended by its id; the rest is the same."""
-    pids = replacing((rb"\b\d{3,7}(?= (Killed|Terminated|Stopped))", b"PID"), (rb"\[(\d)\] \d+", rb"[\1] PID"))
-    check_same(shell(line, program="/bin/bash", normalise=pids), placement, tmp_path)
+    check_same(shell(line, program="/bin/bash", normalise=_PIDS), placement, tmp_path)
 
 
 def test_script_from_stdin_equals_native(placement: str, tmp_path: Path) -> None:
@@ -99,8 +98,11 @@ def test_script_from_stdin_equals_native(placement: str, tmp_path: Path) -> None
 
 def test_two_hundred_children_equal_native(placement: str, tmp_path: Path) -> None:
     """All live at the same time."""
-    line = "i=0; while [ $i -lt 200 ]; do sleep 1 & i=$((i + 1)); done; n=0; for p in $(jobs -p); do wait $p && n=$((n + 1));"
-    check_same(shell(line + " done; echo $n", program="/bin/bash"), placement, tmp_path)
+    start = 'i=0; while [ $i -lt 200 ]; do (read x <&4; exit $i) & all="$all $!"; i=$((i + 1)); done'
+    end = "yes | head -n 200 >&4; n=0; for i in $all; do wait $i; n=$((n + $?)); done; echo $n"
+    line = f"mkfifo p; exec 4<>p; {start}; {end}"
+    said = check_same(shell(line, program="/bin/bash"), placement, tmp_path).stdout
+    assert said == b"%d\n" % sum(range(200))
 
 
 def test_two_hundred_forks_in_a_row_equal_native(placement: str, tmp_path: Path) -> None:
