@@ -20,7 +20,8 @@ from .table import S32, U32, Address, syscall
 from .task import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Block, Task
 
 if TYPE_CHECKING:
-    from .timers import Alarm, PosixTimer
+    from .alarm import Alarm
+    from .timers import PosixTimer
 
 __all__ = [
     "CAP_WAKE_ALARM",

@@ -9,10 +9,10 @@ import os
 from errno import EAGAIN, ECANCELED, EINVAL
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from .alarm import Alarm
 from .bell import Bell
 from .event_file import anonymous_identity
 from .open_file import OpenFile
-from .timers import Alarm
 
 if TYPE_CHECKING:
     from .guest_clocks import ClockKey

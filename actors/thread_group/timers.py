@@ -1,8 +1,6 @@
-"""Timers that run while no task waits for them: interval timers, POSIX timers, and what timerfd builds on.
+"""Timers that send signals: interval timers and POSIX timers.
 
-Linux counterpart: kernel/time/itimer.c, posix-timers.c and hrtimers.  An alarm is one-shot: a periodic timer is set
-forward when its signal is taken or its descriptor read, so that a short interval costs nothing while nobody looks.
-Expiries are times of the guest's own clocks: a pause stops them, a save keeps them.
+Linux counterpart: kernel/time/itimer.c and posix-timers.c.  A periodic timer is set forward when its signal is taken.
 """
 
 from __future__ import annotations
@@ -11,20 +9,18 @@ import dataclasses
 from errno import EAGAIN, EINVAL
 from typing import TYPE_CHECKING, Any, Final
 
-from . import guest_clocks, signal_send
 from . import siginfo as si
+from . import signal_send
+from .alarm import Alarm
 from .guest_clocks import ClockId, ClockKey
 from .limits import Resource
 from .siginfo import SIGALRM, SIGPROF, SIGVTALRM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .actor import ThreadGroup
     from .signal_state import Pending
-    from .worker import Worker
 
-__all__ = ["Alarm", "GroupTimers", "PosixTimer", "cancel_all", "clock_changed", "drop_posix_timers", "signal_taken"]
+__all__ = ["GroupTimers", "PosixTimer", "cancel_all", "drop_posix_timers", "signal_taken"]
 
 ITIMER_REAL: Final = 0
 ITIMER_VIRTUAL: Final = 1
@@ -38,102 +34,6 @@ SIGEV_NONE: Final = 1
 SIGEV_THREAD_ID: Final = 4
 #: A periodic timer whose signal is ignored is set forward by at least this, in ns.
 _IGNORED_STEP_NS: Final = 10_000_000
-
-
-class Alarm:
-    """An expiry on one of the guest's clocks, with a callback when it has come, and the interval to the next."""
-
-    __slots__ = ("_due", "_timer", "clock_jumped", "expiry_ns", "interval_ns", "key", "worker")
-
-    def __init__(self, worker: Worker, key: ClockKey, due: Callable[[], None]) -> None:
-        self.worker = worker
-        self.key = key
-        self._due = due
-        self._timer: Any = None
-        #: Time of the clock, None when the alarm is not set. It stays at the past expiry until ``forward``.
-        self.expiry_ns: int | None = None
-        self.interval_ns = 0
-        #: Called when the realtime clock was set while the alarm is, if somebody cares.
-        self.clock_jumped: Callable[[], None] | None = None
-
-    def now(self) -> int:
-        """Return the clock's time in ns."""
-        return guest_clocks.read(self.worker, self.key)
-
-    def set(self, expiry_ns: int | None, interval_ns: int) -> None:
-        """Set to an absolute time of the clock, or (None) unset."""
-        self.expiry_ns, self.interval_ns = expiry_ns, interval_ns
-        self.arm()
-
-    def get(self) -> tuple[int, int]:
-        """Return (ns to the next expiry, interval); (0, interval) when unset or past and not periodic."""
-        if self.expiry_ns is None:
-            return 0, self.interval_ns
-        left = self.expiry_ns - self.now()
-        if left <= 0 and self.interval_ns:
-            left %= self.interval_ns
-            left = left or self.interval_ns
-        return max(left, 0), self.interval_ns
-
-    def missed(self) -> int:
-        """Return how often it has expired and was not set forward yet."""
-        if self.expiry_ns is None:
-            return 0
-        late = self.now() - self.expiry_ns
-        if late < 0:
-            return 0
-        return 1 + (late // self.interval_ns if self.interval_ns else 0)
-
-    def forward(self, least_ns: int = 0) -> int:
-        """Set a periodic alarm to its next expiry, a one-shot one off; return how many have passed."""
-        count = self.missed()
-        if not count:
-            return 0
-        if not self.interval_ns:
-            self.set(None, 0)
-            return count
-        assert self.expiry_ns is not None
-        count = max(count, -(-least_ns // self.interval_ns))
-        self.set(self.expiry_ns + count * self.interval_ns, self.interval_ns)
-        return count
-
-    def arm(self) -> None:
-        """Have the loop call back; again after the clock has changed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        alarms = self.worker.alarms
-        if self.expiry_ns is None:
-            alarms.pop(self, None)
-            return
-        alarms[self] = None
-        # Time that stands still needs no timer: ``clock_changed`` arms it when time goes on.
-        if not self.worker.clock.frozen:
-            deadline = guest_clocks.to_monotonic(self.worker, self.key, self.expiry_ns)
-            self._timer = self.worker.call_at(deadline, self._called)
-
-    def _called(self) -> None:
-        self._timer = None
-        if self.worker.clock.frozen or self.expiry_ns is None:
-            return
-        if self.now() < self.expiry_ns:
-            self.arm()
-            return
-        self.worker.alarms.pop(self, None)
-        self._due()
-
-    def state(self) -> dict[str, Any]:
-        """Return plain data for a save."""
-        return {"key": tuple(self.key), "expiry_ns": self.expiry_ns, "interval_ns": self.interval_ns}
-
-
-def clock_changed(worker: Worker) -> None:
-    """Timekeeper has spoken: time goes on, stands still, or the realtime clock has jumped."""
-    for alarm in list(worker.alarms):
-        alarm.arm()
-        if alarm.clock_jumped is not None and not worker.clock.frozen:
-            alarm.clock_jumped()
-    worker.wake(("clock",))
 
 
 @dataclasses.dataclass(slots=True)

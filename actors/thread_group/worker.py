@@ -16,7 +16,7 @@ from ...config.limits import EVENTS_PER_TURN, MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
-from . import dispatch, families, file_table, fs_context, save, timers
+from . import alarm, dispatch, families, file_table, fs_context, save
 from .actor import ThreadGroup
 from .clocks import GuestClock
 from .sys_misc import DEFAULT_UTS
@@ -55,7 +55,7 @@ class Worker(Actor):
         #: Called after each handler with (task, entry, outcome), when someone watches.
         self.on_syscall: Callable[[Task, Entry, Any], None] | None = None
         #: Alarms that are set, in the order set: they are armed again when the clock changes.
-        self.alarms: dict[timers.Alarm, None] = {}
+        self.alarms: dict[alarm.Alarm, None] = {}
         self._channels: dict[Hashable, list[Task]] = {}
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
@@ -82,7 +82,7 @@ class Worker(Actor):
     def clock_parameters(self, message: messages.ClockParameters) -> None:
         """Timekeeper has spoken: from now on the guest's clocks read so."""
         self.clock.set_parameters(message)
-        timers.clock_changed(self)
+        alarm.clock_changed(self)
 
     @handles(messages.BeginSave)
     def begin_save(self, message: messages.BeginSave) -> Done:
