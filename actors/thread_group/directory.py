@@ -91,8 +91,10 @@ class DescriptorDirectory(Directory):
             if answer is None:
                 return Petition(ReadProc, {"pid": self.pid, "name": self.name})
             names = answer.text.split()
-        listed = [(b".", 4), (b"..", 4), *((name, kind) for name in names)]
-        return _fitting(listed, self.offset, max_bytes)
+        # As proc_readfd_common numbers them: a descriptor's position does not depend on who else is there, so that a
+        # reader who closes what it has read misses nothing.
+        listed = [(0, b".", 4), (1, b"..", 4), *((int(name) + 2, name, kind) for name in names)]
+        return _fitting([entry for entry in listed if entry[0] >= self.offset], max_bytes)
         yield  # a generator, like the base's
 
     def state(self) -> dict[str, Any]:
@@ -100,10 +102,9 @@ class DescriptorDirectory(Directory):
         return {**super().state(), "pid": self.pid, "name": self.name}
 
 
-def _fitting(listed: list[tuple[bytes, int]], offset: int, max_bytes: int) -> tuple[DirectoryEntry, ...]:
+def _fitting(listed: list[tuple[int, bytes, int]], max_bytes: int) -> tuple[DirectoryEntry, ...]:
     entries: list[DirectoryEntry] = []
-    for position in range(offset, len(listed)):
-        name, kind = listed[position]
+    for position, name, kind in listed:
         max_bytes -= (_HEADER_BYTES + len(name) + 8) & -8
         if max_bytes < 0:
             if not entries:

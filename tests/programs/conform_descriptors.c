@@ -180,6 +180,25 @@ static void sparse_reads(void)
 	SHOW(getcwd(area, 100) == NULL);
 }
 
+/* A program closes what /proc/self/fd lists while it lists it, a few names at a time (Python's _posixsubprocess). */
+static void listing_and_closing(void)
+{
+	char buffer[128];
+	int closed = 0, directory = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+	for (int fd = 0; fd < 30; fd++)
+		dup2(1, 100 + fd);
+	long size;
+	while ((size = syscall(SYS_getdents64, directory, buffer, sizeof buffer)) > 0)
+		for (long at = 0; at < size; at += *(unsigned short *)(buffer + at + 16)) {
+			int fd = atoi(buffer + at + 19);
+			if (fd >= 100)
+				closed += close(fd) == 0;
+		}
+	SHOW(closed);
+	SHOW(fcntl(129, F_GETFD));
+	close(directory);
+}
+
 static void limits_of_files(void)
 {
 	struct rlimit limit = {10, RLIM_INFINITY};
@@ -404,6 +423,7 @@ int main(void)
 	copies();
 	opens();
 	waits();
+	listing_and_closing();
 	limits_of_files();
 	return 0;
 }
