@@ -157,7 +157,7 @@ class MemoryManager(UserAccess):
         self.future_flags = 0
         #: MEMBARRIER_CMD_REGISTER_* that were called.
         self.membarrier_registrations = 0
-        #: Peak resident set in KiB, of processes that have gone.
+        #: Peak resident set in KiB, as of the last times that CPU time was read and of threads that have gone.
         self.max_rss_kib = 0
 
     # -- users --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ taken runs first.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 from ...config.logging import get_logger
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from .task import Task, _NoResult
 
 __all__ = ["deliver", "fault", "force", "take"]
+
+#: si_code of a SIGSEGV at an address where nothing is mapped.
+_SEGV_MAPERR: Final = 1
 
 log = get_logger(__name__)
 
@@ -225,7 +229,9 @@ def _force_after_bad_frame(task: Task, signo: int) -> None:
 def fault(task: Task, host_siginfo: bytes) -> None:
     """An instruction of the task raised a signal, which the host reports with its own siginfo_t."""
     siginfo = si.clean_fault(host_siginfo)
-    signo = int.from_bytes(siginfo[:4], "little")
+    signo, _errno, code, _pad, address = struct.unpack_from("<iiiiQ", siginfo)
+    if signo == SIGSEGV and code == _SEGV_MAPERR and task.memory.grow_stack(task, address):
+        return
     force(task, signo, siginfo)
 
 

@@ -119,9 +119,11 @@ class Worker(Actor):
     def cpu_times_ns(self, task: Task) -> tuple[int, int]:
         """Return (user, system) CPU time in ns of a task's host task; zeros when it is gone."""
         try:
-            return self.host.cpu_times_ns(task.host.host_tid)
+            user_ns, system_ns, resident_kib = self.host.usage(task.host.host_tid)
         except OSError:
             return (0, 0)
+        task.memory.max_rss_kib = max(task.memory.max_rss_kib, resident_kib)
+        return user_ns, system_ns
 
     # -- the platform's events ------------------------------------------------------------------------------------
 
