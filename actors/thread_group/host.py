@@ -1,7 +1,7 @@
 """The worker's port to the host: every host call that a thread group makes, one method each.
 
-Arguments and results are plain data (ints, bytes, tuples, None) and errors are OSError, so a trace can record every call
-and a replay can answer it with no host.  No other module of this folder calls ``os`` on host state.
+Arguments and results are plain data (ints, bytes, tuples, None) and errors are OSError, so that a trace can record every
+call and a replay can answer it with no host.  No other module of this folder calls ``os`` on host state.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = ["WorkerHost"]
 
 #: Of a process's CPU clocks, the one that counts all of its time in ns (include/linux/posix-timers.h).
 _CPUCLOCK_SCHED = 2
+_KIB_PER_PAGE = 4
 #: Pages that are looked up in /proc/TID/pagemap at once.
 _PAGEMAP_PAGES = 1 << 16
 
@@ -71,14 +72,17 @@ class WorkerHost:
         """CPU time in ns of a host task: its process's CPU clock, since each is a process of its own."""
         return time.clock_gettime_ns(~host_tid << 3 | _CPUCLOCK_SCHED)
 
-    def cpu_times_ns(self, host_tid: int) -> tuple[int, int]:
-        """(user, system) CPU time in ns of a host task: the exact sum, split as /proc/TID/stat's ticks are."""
+    def usage(self, host_tid: int) -> tuple[int, int, int]:
+        """(user, system) CPU time in ns of a host task, and its resident set in KiB.
+
+        The exact sum of the times, split as /proc/TID/stat's ticks are.
+        """
         total = self.cpu_time_ns(host_tid)
         with open(f"/proc/{host_tid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         user, system = int(fields[11]), int(fields[12])
         in_system = total * system // (user + system) if system else 0
-        return total - in_system, in_system
+        return total - in_system, in_system, int(fields[21]) * _KIB_PER_PAGE
 
     def cpu_auxv(self) -> dict[int, int]:
         """Auxiliary vector entries that depend on the CPU, by AT_* number."""
