@@ -55,7 +55,7 @@ class ClockKey(NamedTuple):
     #: Serial number of the process and thread id (0: all of the process) of a CPU clock.
     group: int = 0
     tid: int = 0
-    #: Only time in user mode (ITIMER_VIRTUAL).
+    #: Only time in user mode (the CPUCLOCK_VIRT kind of a dynamic clock).
     virtual: bool = False
 
 

@@ -70,10 +70,14 @@ class GroupTimers:
         self._next = 0
 
     def interval(self, which: int) -> Alarm:
-        """Return ITIMER_REAL, VIRTUAL or PROF, made when it is first asked for."""
+        """Return ITIMER_REAL, VIRTUAL or PROF, made when it is first asked for.
+
+        VIRTUAL counts all CPU time of the host tasks: what the guest's kernel does is done by the worker, and what
+        the host counts as system time there is the cost of stopping for us, which no program expects to pay.
+        """
         alarm = self.intervals.get(which)
         if alarm is None:
-            cpu = ClockKey(ClockId.PROCESS_CPUTIME_ID, self.group.group, 0, which == ITIMER_VIRTUAL)
+            cpu = ClockKey(ClockId.PROCESS_CPUTIME_ID, self.group.group)
             key = ClockKey(ClockId.MONOTONIC) if which == ITIMER_REAL else cpu
             alarm = self.intervals[which] = Alarm(self.group.worker, key, lambda: _interval_due(self.group, which))
         return alarm
