@@ -26,7 +26,9 @@ from .open_file import ACCESS_MODE, Identity, OpenFile
 from .pipe import PipeFile
 from .regular_file import MemoryFile, RegularFile
 from .save_memory import fingerprint, restore_contents
+from .save_sockets import SocketsLoader, save_sockets
 from .signal_file import SignalFile
+from .socket_file import SocketFile
 from .stdio import adopt
 from .terminal import HOST_TERMINAL, PtyMaster, Terminal
 from .text_file import MemoryImage, ProcessFile, TextFile
@@ -65,6 +67,7 @@ def save_files(worker: Worker, memory: save_memory.MemoryFile, mapped: set[int])
         "files": [_file_state(file, mapped) for file in files],
         "pipes": _pipes(files),
         "memfds": _memfds(files, memory),
+        "sockets": save_sockets(worker, files),
         "counters": worker.files.counters(),
         "boot_ns": worker.files.boot_ns,
     }
@@ -163,6 +166,8 @@ class FilesLoader:
         #: Host descriptors of pipes and memfds that are opened again for each description.
         self._pipes: dict[tuple[int, int], tuple[int, int]] = {}
         self._memfds: dict[tuple[int, int], int] = {}
+        numbers = {file["number"] for file in state["files"]}
+        self.sockets = SocketsLoader(worker, state["sockets"], numbers)
 
     def _adopt(self, streams: Sequence[int]) -> list[OpenFile]:
         worker, terminals = self.worker, dict[int, OpenFile]()
@@ -187,6 +192,7 @@ class FilesLoader:
                 file = yield from self._make(state)
                 self._take_over(file, state)
         self._fill_pipes()
+        self.sockets.finish([file for file in self.state["files"] if file["kind"] == SocketFile.kind], self.files)
         for state in self.state["files"]:
             if state["kind"] == "epoll":
                 self._watch(state)
@@ -381,6 +387,10 @@ def _make_timerfd(loader: FilesLoader, state: dict[str, Any], identity: Identity
     return file
 
 
+def _make_socket(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
+    return loader.sockets.make(state, identity)
+
+
 def _make_pty_master(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
     worker = loader.worker
     host_fd = worker.host.open_terminal_master()
@@ -414,4 +424,5 @@ _MAKERS: Final[dict[str, Callable[[FilesLoader, dict[str, Any], Identity], OpenF
     "epoll": _make_epoll,
     "signalfd": _make_signalfd,
     "timerfd": _make_timerfd,
+    "socket": _make_socket,
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .task import Task
     from .worker import Worker
 
-__all__ = ["Received", "SocketFile", "credentials_of", "make_socket"]
+__all__ = ["Connecting", "Received", "SocketFile", "credentials_of", "make_socket", "socket_class"]
 
 _SOCKET_DEV: Final = 8
 _SIOCOUTQ, _FIONREAD = 0x5411, 0x541B
@@ -50,6 +50,14 @@ def credentials_of(task: Task) -> PeerCredentials:
     return PeerCredentials(task.group.pid, credentials.euid, credentials.egid)
 
 
+class Connecting(NamedTuple):
+    """Who has connected to a listening socket and was not accepted yet."""
+
+    credentials: PeerCredentials
+    #: Number of the socket that has connected.
+    number: int
+
+
 class Received(NamedTuple):
     """One message, or a piece of a stream."""
 
@@ -67,8 +75,8 @@ class Received(NamedTuple):
 class SocketFile(OpenFile):
     """A Unix socket."""
 
-    __slots__ = ("connecting", "is_listening", "key", "name", "pass_credentials", "peer", "receive_timeout_ns",
-                 "send_timeout_ns", "type")  # fmt: skip
+    __slots__ = ("backlog", "connecting", "is_listening", "key", "name", "other", "pass_credentials", "peer",
+                 "receive_timeout_ns", "send_timeout_ns", "type")  # fmt: skip
     kind: ClassVar[str] = "socket"
     pollable: ClassVar[bool] = True
     piece_bytes: ClassVar[int] = 1 << 17
@@ -85,8 +93,11 @@ class SocketFile(OpenFile):
         #: SO_PASSCRED.
         self.pass_credentials = False
         self.is_listening = False
+        self.backlog = 0
         #: Who has connected and was not accepted yet, in order.
-        self.connecting: collections.deque[PeerCredentials] = collections.deque()
+        self.connecting: collections.deque[Connecting] = collections.deque()
+        #: Number of the socket at the other end, 0 for none; it may be closed by now.
+        self.other = 0
         #: SO_RCVTIMEO and SO_SNDTIMEO, 0 for none.
         self.receive_timeout_ns = 0
         self.send_timeout_ns = 0
@@ -95,6 +106,13 @@ class SocketFile(OpenFile):
     def is_stream(self) -> bool:
         """SOCK_STREAM: no message boundaries."""
         return self.type == socket.SOCK_STREAM
+
+    def accept_from(self, caller: Connecting) -> None:
+        """This socket, just accepted, is the other end of *caller*'s."""
+        self.peer, self.other = caller
+        there = self.worker.files.get(caller.number)
+        if isinstance(there, SocketFile):
+            there.other = self.number
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -202,8 +220,20 @@ class SocketFile(OpenFile):
         self.host_fd = -1
 
     def state(self) -> dict[str, Any]:
-        """Add type and name; connections end with a save."""
-        return {**super().state(), "type": self.type, "name": self.name, "listening": self.is_listening}
+        """Add everything but the queue (see ``save_sockets``)."""
+        names = ("type", "name", "key", "other", "is_listening", "backlog", "peer", "pass_credentials")
+        more = ("receive_timeout_ns", "send_timeout_ns")
+        return {
+            **super().state(),
+            **{name: getattr(self, name) for name in (*names, *more)},
+            "connecting": list(self.connecting),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what a saved socket was, beside connection and queue."""
+        self.name, self.other, self.peer = state["name"], state["other"], PeerCredentials(*state["peer"])
+        self.pass_credentials, self.backlog = state["pass_credentials"], state["backlog"]
+        self.receive_timeout_ns, self.send_timeout_ns = state["receive_timeout_ns"], state["send_timeout_ns"]
 
 
 class StreamSocket(SocketFile):
@@ -221,5 +251,9 @@ class MessageSocket(SocketFile):
 
 def make_socket(task: Task, type_: int, flags: int, host_fd: int) -> SocketFile:
     """Return the open file of a host socket."""
-    made = StreamSocket if type_ == socket.SOCK_STREAM else MessageSocket
-    return made(task.worker, _identity(task), flags, host_fd, type_)
+    return socket_class(type_)(task.worker, _identity(task), flags, host_fd, type_)
+
+
+def socket_class(type_: int) -> type[SocketFile]:
+    """Return the class of sockets of a type."""
+    return StreamSocket if type_ == socket.SOCK_STREAM else MessageSocket

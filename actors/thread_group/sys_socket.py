@@ -36,7 +36,7 @@ from . import signals, transfer
 from .credentials import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from .open_file import OpenFile
 from .paths import AT_FDCWD, ask_path, base_of, who
-from .socket_file import SocketFile, credentials_of, make_socket
+from .socket_file import Connecting, SocketFile, credentials_of, make_socket
 from .sys_fd import add_pair
 from .sys_time import monotonic_deadline, read_timespec
 from .table import S32, U32, U64, Address, syscall
@@ -114,6 +114,7 @@ def socketpair(task: Task, domain: S32, type_: S32, protocol: S32, address: Addr
     kind = _checked_type(domain, type_, protocol)
     first, second = [make_socket(task, kind, type_, fd) for fd in task.worker.host.make_socket_pair(kind)]
     first.peer = second.peer = credentials_of(task)
+    first.other, second.other = second.number, first.number
     add_pair(task, (first, second), address, type_)
     return 0
 
@@ -238,7 +239,7 @@ def listen(task: Task, fd: S32, backlog: S32) -> int:
     if backlog < 0 or backlog > _SOMAXCONN:
         backlog = _SOMAXCONN
     task.worker.host.listen_socket(file.host_fd, backlog)
-    file.is_listening = True
+    file.is_listening, file.backlog = True, backlog
     file.peer = credentials_of(task)
     return 0
 
@@ -251,6 +252,7 @@ def connect(task: Task, fd: S32, address: Address, length: S32) -> Asking:
         if file.type != _SOCK_DGRAM:
             raise OSError(EINVAL, "")
         task.worker.host.connect_socket(file.host_fd, -1)
+        file.other = 0
         return 0
     name = _read_address(task, address, length)
     if not name:
@@ -275,8 +277,10 @@ def _connect_to(task: Task, file: SocketFile, bound: Bound) -> Any:
             raise
         deadline = task.worker.clock.monotonic_ns() + _CONNECT_RETRY_NS
         return Block(files=(file,), deadline_ns=deadline)
-    if file.type != _SOCK_DGRAM:
-        bound.file.connecting.append(credentials_of(task))
+    if file.type == _SOCK_DGRAM:
+        file.other = bound.file.number
+    else:
+        bound.file.connecting.append(Connecting(credentials_of(task), file.number))
         file.peer = bound.file.peer
     return 0
 
@@ -308,7 +312,7 @@ def _accept(task: Task, fd: int, address: int, length: int, flags: int) -> Any:
     file = make_socket(task, listener.type, flags, host_fd)
     file.name = listener.name
     if listener.connecting:
-        file.peer = listener.connecting.popleft()
+        file.accept_from(listener.connecting.popleft())
     try:
         if address:
             name = task.worker.files.unix_names.guest_name(_peer_name_or_none(task, host_fd))

@@ -118,6 +118,17 @@ def test_process_with_everything_goes_on(cli: Cli, program: Callable[..., str]) 
     assert (status, stderr) == (42, b"")
 
 
+def test_unix_sockets_keep_connections_and_queues(cli: Cli) -> None:
+    run = cli.run("/usr/bin/python3", str(_PROGRAMS / "save_sockets.py"))
+    read_lines(run, 1)
+    cli.save()
+    finish(run)
+    after, status, stderr = finish(cli.restore(), b"\n")
+    assert len(after) == 15
+    assert not [line for line in after if not line.startswith(b"ok ")]
+    assert (status, stderr) == (42, b"")
+
+
 def test_terminal_of_the_guest_goes_on(cli: Cli) -> None:
     """A pseudo-terminal keeps its settings, its size and both sides; the controlling terminal stays."""
     script = """if True:
