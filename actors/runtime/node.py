@@ -10,13 +10,14 @@ Linux counterpart: none; this is the interconnect that takes the place of shared
 
 from __future__ import annotations
 
+import collections
 import select
 from typing import TYPE_CHECKING, Any
 
 import zmq
 from pykka._envelope import Envelope as PykkaEnvelope
 
-from ...config.limits import MAX_QUEUED_FRAMES
+from ...config.limits import MAX_QUEUED_FRAMES, REMEMBERED_GROUPS
 from ...config.logging import get_logger
 from ...messages.base import Failed, Message
 from ...messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
@@ -96,6 +97,8 @@ class Node:
         self._actors: dict[str, Actor] = {}
         self._sent: dict[tuple[str, str], int] = {}
         self._seen: dict[tuple[str, str], int] = {}
+        #: Addresses of stopped actors whose numbers are still known, oldest first.
+        self._gone: collections.deque[str] = collections.deque()
         self._waiting: dict[int, tuple[str, str, Callable[[Message], None]]] = {}
         self._requests = 0
         self._pushes: dict[str, zmq.Socket[bytes]] = {}
@@ -129,14 +132,12 @@ class Node:
     def remove(self, actor: Actor) -> None:
         """Forget a stopped actor; later asks to it are answered with a failure.
 
-        Its last frames may be on their way still, so its receivers keep their numbers until ``forget``.
+        Its last frames may be on their way still, so its numbers are kept until some more actors have gone.
         """
-        address = actor.address
-        self._actors.pop(address, None)
-        for pair in [p for p in self._sent if p[0] == address]:
-            del self._sent[pair]
-        for pair in [p for p in self._seen if p[1] == address]:
-            del self._seen[pair]
+        self._actors.pop(actor.address, None)
+        self._gone.append(actor.address)
+        if len(self._gone) > REMEMBERED_GROUPS:
+            self.forget(self._gone.popleft())
 
     def forget(self, address: str) -> None:
         """Drop the sequence numbers of an address that is never used again."""
