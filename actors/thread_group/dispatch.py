@@ -134,6 +134,8 @@ def _resume_with(task: Task, result: int) -> None:
 def _park(task: Task, block: Block) -> None:
     task.advance(RunState.BLOCKED)
     task.block = block
+    for file in block.files:
+        file.hold()
     for fd, events in block.fds:
         task.worker.wait_for_fd(fd, events, task)
     for channel in block.channels:
@@ -146,7 +148,13 @@ def _park(task: Task, block: Block) -> None:
         interrupt(task)
 
 
-def unpark(task: Task) -> Block:
+def unpark(task: Task) -> None:
+    """Take a parked task off whatever it waits on."""
+    _let_go(_unpark(task))
+
+
+def _unpark(task: Task) -> Block:
+    """As ``unpark``, but the files of the returned Block stay held: the handler is called again first."""
     block = task.block
     assert block is not None
     for fd, _ in block.fds:
@@ -158,6 +166,12 @@ def unpark(task: Task) -> Block:
         task.timer = None
     task.block = None
     return block
+
+
+def _let_go(block: Block) -> None:
+    """Give up what a wait held open."""
+    for file in block.files:
+        file.release()
 
 
 def _petition(task: Task, petition: Petition) -> None:
@@ -195,15 +209,18 @@ def _asked(task: Task, outcome: Any, error: BaseException | None) -> None:
 
 def wake(task: Task) -> None:
     """Call a parked task's handler again, or remember to when a stop holds it."""
+    block = None
     if task.state is RunState.BLOCKED:
-        unpark(task)
+        block = _unpark(task)
     elif task.state is not RunState.PETITIONING:
         return
     if task.group.stop_epoch:
         _hold(task, ("retry",))
-        return
-    task.advance(RunState.RUNNING)
-    call(task)
+    else:
+        task.advance(RunState.RUNNING)
+        call(task)
+    if block is not None:
+        _let_go(block)
 
 
 def interrupt(task: Task) -> None:
@@ -225,7 +242,7 @@ def _interrupt_block(task: Task) -> None:
     assert block is not None
     if block.uninterruptible or not signals.has_deliverable(task):
         return
-    unpark(task)
+    _unpark(task)
     task.advance(RunState.RUNNING)
     if block.recall_on_signal:
         task.interrupted = True
@@ -233,6 +250,7 @@ def _interrupt_block(task: Task) -> None:
         task.interrupted = False
     else:
         complete(task, block.on_signal)
+    _let_go(block)
 
 
 # -- stops ------------------------------------------------------------------------------------------------------
