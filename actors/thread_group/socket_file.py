@@ -145,6 +145,7 @@ class SocketFile(OpenFile):
     def wait_within(self, task: Task, events: int, on_signal: int = ERESTARTSYS) -> Block | int:
         """Return the wait for *events* within SO_RCVTIMEO or SO_SNDTIMEO; -EAGAIN when that is over."""
         block = self.blocked(events, on_signal)
+        task.memo["file"] = self.number
         timeout = self.receive_timeout_ns if events & EPOLLIN else self.send_timeout_ns
         if timeout:
             now = self.worker.clock.monotonic_ns()

@@ -20,7 +20,7 @@ from .pipe import PipeFile
 from .regular_file import RegularFile
 from .table import S32, S64, U32, U64, Address, syscall
 from .task import ERESTARTSYS
-from .transfer import MAX_RW_COUNT
+from .transfer import MAX_RW_COUNT, file_of
 
 if TYPE_CHECKING:
     from .open_file import OpenFile
@@ -69,14 +69,14 @@ def _count(count: int) -> int:
 
 
 def _readable(task: Task, fd: int) -> OpenFile:
-    file = task.group.files.get(fd)
+    file = file_of(task, fd)
     if not file.readable:
         raise OSError(EBADF, "")
     return file
 
 
 def _writable(task: Task, fd: int) -> OpenFile:
-    file = task.group.files.get(fd)
+    file = file_of(task, fd)
     if not file.writable:
         raise OSError(EBADF, "")
     return file
@@ -97,7 +97,7 @@ def _positioned(file: OpenFile, offset: int) -> OpenFile:
 @syscall(0)
 def read(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
     """read(2): read at the file's position. EAGAIN, EBADF, EFAULT, EINVAL, EIO, EISDIR."""
-    file = task.group.files.get(fd)
+    file = file_of(task, fd)
     if count > _SMALL_BYTES or not file.fills:
         if not file.readable:
             raise OSError(EBADF, "")
@@ -115,7 +115,7 @@ def read(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
 @syscall(1)
 def write(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
     """write(2): write at the file's position. EAGAIN, EBADF, EFAULT, EFBIG, EINVAL, EIO, ENOSPC, EPIPE."""
-    file = task.group.files.get(fd)
+    file = file_of(task, fd)
     if not file.writable:
         raise OSError(EBADF, "")
     return transfer.write(task, file, [(buffer, _count(count))], None)

@@ -71,7 +71,7 @@ _HOST_RECEIVE_FLAGS: Final = _MSG_PEEK | _MSG_OOB
 
 
 def _socket(task: Task, fd: int) -> SocketFile:
-    file = task.group.files.get(fd)
+    file = transfer.file_of(task, fd)
     if not isinstance(file, SocketFile):
         raise OSError(ENOTSOCK, "")
     return file

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .open_file import OpenFile
     from .task import Task
 
-__all__ = ["MAX_RW_COUNT", "Buffers", "deliver", "gather", "read", "write"]
+__all__ = ["MAX_RW_COUNT", "Buffers", "deliver", "file_of", "gather", "read", "write"]
 
 Buffers = list[tuple[int, int]]
 
@@ -27,6 +27,15 @@ MAX_RW_COUNT: Final = 0x7FFF_F000
 _PAGE_BYTES: Final = 4096
 #: More than any queue of the host takes at once, so the host refuses what is cut here.
 _MAX_MESSAGE_BYTES: Final = 16 << 20
+
+
+def file_of(task: Task, fd: int) -> OpenFile:
+    """Return the file of a call that may wait: called again, it goes on with the same one, whatever *fd* is by then."""
+    if task.memo:
+        waited_for = task.worker.files.get(task.memo.get("file", 0))
+        if waited_for is not None:
+            return waited_for
+    return task.group.files.get(fd)
 
 
 # -- from a file to the guest ---------------------------------------------------------------------------------------
@@ -43,6 +52,7 @@ def read(task: Task, file: OpenFile, buffers: Buffers, offset: int | None, *, wa
     except BlockingIOError:
         if not wait:
             raise
+        task.memo["file"] = file.number
         return file.blocked(EPOLLIN)
     return deliver(task, file, buffers, data, offset) if type(data) is bytes else data
 
@@ -179,6 +189,6 @@ def _or_raise(done: int) -> int:
 def _full(task: Task, file: OpenFile, done: int, *, wait: bool) -> Any:
     if not wait or file.flags & O_NONBLOCK:
         return _or_raise(done)
-    task.memo["done"] = done
+    task.memo["done"], task.memo["file"] = done, file.number
     return file.wait(EPOLLOUT, done or ERESTARTSYS)
 
