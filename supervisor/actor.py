@@ -371,16 +371,25 @@ class Supervisor(Actor):
             if not leave_running:
                 # So that nothing happens twice: once here after the save, and again after the restore.
                 yield Ask("kernel", kernel.Pause())
-            back, self.state = self.state, advance(self.state, State.SAVING)
             try:
-                saved = yield Ask("kernel", self._save_request(writer, workers))
-                size = writer.finish(saved.parts, self._manifest(saved.durations_ns))
-            finally:
-                if self.state is State.SAVING:
-                    self._advance(back)
+                size = yield from self._fill(writer, workers)
+            except (OSError, Refused, CheckpointError) as error:
+                if not leave_running:
+                    yield Ask("kernel", kernel.Unpause())
+                raise CheckpointError(f"sandbox {self.spec.name!r} is not saved and goes on: {error}") from None
         if not leave_running:
             self.end("saved", f"saved to {path}")
         return SandboxSaved(path=path, file_bytes=size, duration_ns=time.monotonic_ns() - begun)
+
+    def _fill(self, writer: CheckpointWriter, workers: list[str]) -> Generator[Ask, Any, int]:
+        """Have everybody write their parts; return the length of the file."""
+        back, self.state = self.state, advance(self.state, State.SAVING)
+        try:
+            saved = yield Ask("kernel", self._save_request(writer, workers))
+            return writer.finish(saved.parts, self._manifest(saved.durations_ns))
+        finally:
+            if self.state is State.SAVING:
+                self._advance(back)
 
     def _worker_names(self) -> list[str]:
         return [name for name in self._processes if name != "kernel"]

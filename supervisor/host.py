@@ -7,6 +7,7 @@ those of other processes from the control API, those of its own process (``green
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..config.spec import SandboxSpec
     from .checkpoint import Checkpoint
     from .runtime_directory import RuntimeDirectory
+
+    from .actor import Verb
 
     Answer = Callable[[Message], None]
 
@@ -174,7 +177,19 @@ class Host:
         except BaseException:
             close_all(streams)
             raise
-        sandbox.boot(booted, lambda: sandbox.load(checkpoint, streams))
+        ours = contextlib.ExitStack()
+        ours.callback(checkpoint.close)
+        ours.callback(close_all, streams)
+
+        def load() -> Verb:
+            ours.pop_all()  # they are the load's now
+            return sandbox.load(checkpoint, streams)
+
+        def done(reply: Message) -> None:
+            ours.close()
+            booted(reply)
+
+        sandbox.boot(done, load)
         return sandbox
 
     def _open_checkpoint(self, path: str, name: str) -> tuple[Checkpoint, Supervisor]:

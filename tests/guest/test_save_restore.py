@@ -54,7 +54,7 @@ class Cli:
     def save(self, *options: str) -> None:
         """Save the sandbox."""
         argv = (GREENROOM, "save", *options, self.name, self.file)
-        subprocess.run(argv, env=ENVIRONMENT, check=True, timeout=_TIMEOUT)
+        subprocess.run(argv, env=ENVIRONMENT, check=True, timeout=_TIMEOUT, capture_output=True)
 
     def restore(self, *options: str) -> subprocess.Popen[bytes]:
         """Go on with it."""
@@ -332,6 +332,25 @@ def test_changed_host_file_that_is_mapped_is_refused(placement: str, tmp_path: P
         os.utime(copy, (1, 1))
         with pytest.raises(SandboxFailed, match="/mnt/sleep"):
             snapshot.restore()
+
+
+def test_refused_save_says_why_and_the_sandbox_goes_on(cli: Cli) -> None:
+    """Data in a connection that nobody has accepted yet are out of reach."""
+    script = """if True:
+        import socket, sys
+        server = socket.socket(socket.AF_UNIX); server.bind("/tmp/s"); server.listen()
+        client = socket.socket(socket.AF_UNIX); client.connect("/tmp/s"); client.send(b"data")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(server.accept()[0].recv(10))
+    """
+    run = cli.run("/usr/bin/python3", "-c", script)
+    read_lines(run, 1)
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        cli.save()
+    assert b"is not saved and goes on: a connection has data" in refusal.value.stderr
+    assert not os.path.exists(cli.file)
+    assert finish(run, b"\n")[:2] == ([b"b'data'\n"], 0)
 
 
 def test_unwritable_target_leaves_the_sandbox_running(placement: str, tmp_path: Path) -> None:
