@@ -212,6 +212,8 @@ class _SpawnerProcess:
         self._wake_out, self._wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _ignore)
+        # Whoever started us may have had it blocked, and a mask is inherited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._import()
         _open_null(2)
         self._serve()
