@@ -319,15 +319,18 @@ class Supervisor(Actor):
             close_all(left)
         return tuple(tokens)
 
-    def hold_terminal(self, terminal: int, pid: int) -> None:
-        """Pass the signals of *terminal*, a slave that the program *pid* has, to its foreground process group."""
+    def adopt_holder(self, holder: TerminalHolder, pid: int) -> None:
+        """Pass the signals of the terminal that the program *pid* has to its foreground process group."""
 
         def report(signo: int) -> None:
             request = SignalProcess(sandbox=self.spec.name, pid=pid, signo=signo, foreground=True)
             self.submit(self.send_signal(request), _ignore_reply)
 
-        if pid not in self.statuses and self.state is not State.ENDED:
-            self._holders[pid] = TerminalHolder(self.node.loop, self._host.spawner, terminal, report)
+        if pid in self.statuses or self.state is State.ENDED:
+            holder.close()
+        else:
+            self._holders[pid] = holder
+            holder.report_to(report)
 
     def pause(self) -> Verb:
         """Stop every task; counted."""

@@ -102,8 +102,9 @@ def _environment(changes: tuple[str, ...]) -> dict[str, str]:
 
 
 def _command_of(argv: tuple[str, ...], spec: SandboxSpec, closed: frozenset[int]) -> Command:
-    from ..config.spec import Command
+    from ..config.spec import Command, parse_user
 
+    parse_user(spec.user)  # a mistake is the caller's, to be told before anything starts
     return Command(
         argv=tuple(os.fsencode(argument) for argument in argv),
         envv=tuple(os.fsencode(f"{key}={value}") for key, value in spec.env.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .. import __version__
+from ..config.identity import DOMAIN_NAME, RELEASE, VERSION
 from ..messages.mount_namespace import MountSpec
 
 if TYPE_CHECKING:
@@ -13,17 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DOMAIN_NAME", "RELEASE", "application_cores", "cpu_features", "mount_table", "version_text"]
 
-#: The kernel release whose interfaces greenroom follows.
-RELEASE = "6.18.0"
-DOMAIN_NAME = "(none)"
-
 #: Bytes of /proc/cpuinfo that surely hold the first CPU's entry.
 _CPUINFO_BYTES = 16384
 
 
 def version_text() -> str:
     """Return the version field of uname(2)."""
-    return f"#1 SMP greenroom {__version__}"
+    return VERSION
 
 
 def application_cores() -> int:

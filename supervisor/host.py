@@ -21,9 +21,11 @@ from . import sandbox_process
 from .actor import Peers, Supervisor, close_all, decode_spec, process_names
 from .control import ControlSocket, DescriptorSocket
 from .errors import GreenroomError, NameInUse, SandboxEnded, SandboxFailed, SandboxNotFound
+from .runtime_directory import live_supervisors
 from .spawner import Spawner
 from .state import State
 from .streams import NULL_STREAM
+from .terminal import TerminalHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,16 +142,24 @@ class Host:
     def _execute(self, message: messages.Execute, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
-        terminal = os.dup(streams[0]) if message.command.terminal and streams[0] >= 0 else -1
+        if not message.command.terminal:
+            sandbox.submit(sandbox.execute(message.command, streams), answer)
+            return
 
         def started(reply: Message) -> None:
-            if terminal >= 0:
-                with os.fdopen(terminal, "rb", buffering=0):
-                    if isinstance(reply, messages.ProcessStarted):
-                        sandbox.hold_terminal(terminal, reply.pid)
+            if isinstance(reply, messages.ProcessStarted):
+                sandbox.adopt_holder(holder, reply.pid)
+            else:
+                holder.close()
             answer(reply)
 
-        sandbox.submit(sandbox.execute(message.command, streams), started)
+        # The program starts when its terminal has a holder, so that no key is lost.
+        holder = TerminalHolder(
+            self.loop,
+            self.spawner,
+            streams[0],
+            lambda: sandbox.submit(sandbox.execute(message.command, streams), started),
+        )
 
     def _save(self, message: messages.SaveSandbox, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
@@ -295,6 +305,7 @@ class Host:
         self.descriptors.close()
         self.spawner.close()
         self.directory.remove()  # for a spawner that died; it does this otherwise
+        live_supervisors()  # removes what others left whose spawner was killed with them
 
 
 _REQUESTS: dict[type[Message], Callable[..., None]] = {

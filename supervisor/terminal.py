@@ -33,16 +33,22 @@ _ENTRY = f"{__name__}:run_holder"
 
 _REPORTED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH, signal.SIGHUP)
 
+#: No signal's number: the holder has the terminal.
+_READY = 0
+
 _READ_BYTES = 1 << 16
 
 
 class TerminalHolder:
     """The supervisor's side of one holder."""
 
-    def __init__(self, loop: Loop, spawner: Spawner, terminal: int, report: Callable[[int], None]) -> None:
-        """Start a holder of *terminal*, a slave; *report* gets each signal's number. OSError."""
+    def __init__(self, loop: Loop, spawner: Spawner, terminal: int, ready: Callable[[], None]) -> None:
+        """Start a holder of *terminal*, a slave; *ready* is called when no key is lost any more. OSError."""
         self._loop = loop
-        self._report = report
+        self._ready = ready
+        #: Signals that came before :meth:`report_to`.
+        self._early: list[int] = []
+        self._report: Callable[[int], None] = self._early.append
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         loop.watch(self._socket.fileno(), select.EPOLLIN, lambda _mask: self._receive())
@@ -53,6 +59,12 @@ class TerminalHolder:
             theirs.close()
             os.close(null)
 
+    def report_to(self, report: Callable[[int], None]) -> None:
+        """Call *report* with the number of each signal, and with those that came before."""
+        self._report = report
+        for number in self._early:
+            report(number)
+
     def _receive(self) -> None:
         try:
             numbers = self._socket.recv(64)
@@ -61,15 +73,25 @@ class TerminalHolder:
         except OSError:
             numbers = b""
         if not numbers:
+            # The terminal was hung up before the holder had it, or somebody killed the holder.
             self._loop.unwatch(self._socket.fileno())
+            numbers = bytes([signal.SIGHUP, _READY])
         for number in numbers:
-            self._report(number)
+            if number == _READY:
+                ready, self._ready = self._ready, _do_nothing
+                ready()
+            else:
+                self._report(number)
 
     def close(self) -> None:
         """Let the holder go. Idempotent."""
         if self._socket.fileno() >= 0:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
+
+
+def _do_nothing() -> None:
+    """Be ready a second time."""
 
 
 def _close_pidfd(_pid: int, pidfd: int) -> None:
@@ -91,6 +113,7 @@ def run_holder(_config: bytes, fds: list[int]) -> int:
         signal.set_wakeup_fd(report, warn_on_full_buffer=False)
         for signo in _REPORTED:
             signal.signal(signo, _reported_by_wakeup)
+        channel.send(bytes([_READY]))
         poll = select.poll()
         poll.register(channel, select.POLLIN)
         poll.poll()

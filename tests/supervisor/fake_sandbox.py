@@ -6,6 +6,7 @@ input to its output; ``missing`` and ``denied`` cannot be executed; ``bug`` brea
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -30,6 +31,12 @@ ROLES = {
 }
 
 
+_REFUSED = {
+    "missing": FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    "denied": PermissionError(errno.EACCES, "Permission denied"),
+}
+
+
 class FakeKernel(Actor):
     """Keeps a table of programs and answers the supervisor."""
 
@@ -49,10 +56,9 @@ class FakeKernel(Actor):
     @handles(kernel.CreateProcess)
     def create(self, message: kernel.CreateProcess) -> kernel.ProcessMade:
         program = message.arguments.filename
-        if program == "missing":
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        if program == "denied":
-            raise PermissionError(errno.EACCES, "Permission denied")
+        if program in _REFUSED:
+            self._close(message.arguments.stdio)
+            raise _REFUSED[program]
         if program == "bug":
             raise AssertionError("an invariant")
         pid = len(self.programs) + 2
@@ -102,8 +108,14 @@ class FakeKernel(Actor):
 
     def _exited(self, pid: int, status: int) -> None:
         self.programs[pid] = ""
+        self._close(self.stdio.pop(pid))
         told = ProcessExited(sandbox=self.sandbox, pid=pid, status=status, user_ns=0, system_ns=0, max_rss_kib=0)
         self.tell("supervisor", told)
+
+    def _close(self, stdio: tuple[int, ...]) -> None:
+        for token in stdio:
+            with contextlib.suppress(KeyError):  # taken, or at a worker's; or no descriptor at all
+                os.close(self.node.descriptors.take(token))
 
     @handles(kernel.SendExternalSignal)
     def send_signal(self, message: kernel.SendExternalSignal) -> Done:

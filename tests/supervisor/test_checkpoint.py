@@ -7,7 +7,6 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-
 from greenroom.supervisor import checkpoint, guest_machine
 from greenroom.supervisor.actor import decode_spec, encode_spec
 from greenroom.supervisor.checkpoint import Checkpoint, CheckpointWriter

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from greenroom.actors.runtime.loop import Loop
 from greenroom.supervisor.control import DescriptorSocket
 from greenroom.supervisor.errors import NameInUse, SandboxNotFound, SupervisorError

@@ -8,16 +8,14 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import command, wait_for_death
-
 from greenroom.messages import supervisor as messages
 from greenroom.messages.base import Done, Failed
 from greenroom.supervisor.state import TRANSITIONS, State, advance
+from hosts import command, wait_for_death
 
 if TYPE_CHECKING:
-    from conftest import TurnedHost
-
     from greenroom.config.spec import SandboxSpec
+    from hosts import TurnedHost
 
 
 def create(turned: TurnedHost, spec: SandboxSpec) -> str:

@@ -7,10 +7,10 @@ import signal
 from typing import TYPE_CHECKING
 
 import fake_sandbox
-from conftest import LIMIT_S, start_script, wait_for_death
+from hosts import LIMIT_S, start_script, wait_for_death
 
 if TYPE_CHECKING:
-    from conftest import TurnedHost
+    from hosts import TurnedHost
 
 _SLEEP = "fake_sandbox:report_pid_and_sleep"
 

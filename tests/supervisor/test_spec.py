@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import pytest
-
 from greenroom.config.spec import (
     BindMount,
     Command,
