@@ -266,6 +266,7 @@ static void locks(void)
 	int fd = open("lock", O_CREAT | O_RDWR, 0600), status;
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 10};
 	SHOW(fcntl(fd, F_SETLK, &lock));
+	SHOW(flock(fd, LOCK_SH));
 	pid_t child = fork();
 	if (child == 0) {
 		struct flock probe = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0};
@@ -282,11 +283,11 @@ static void locks(void)
 		SHOW(fcntl(fd, F_SETLKW, &probe));
 		_exit(0);
 	}
-	SHOW(flock(fd, LOCK_SH) == 0 || 1);
 	nap_ms(200);
 	lock.l_type = F_UNLCK;
-	SHOW(fcntl(fd, F_SETLK, &lock));
+	int released = fcntl(fd, F_SETLK, &lock);
 	waitpid(child, &status, 0);
+	SHOW(released);
 	show_status("locker", status);
 	SHOW(flock(fd, 99));
 	SHOW(flock(99, LOCK_SH));

@@ -61,7 +61,8 @@ int main(void)
 	pthread_barrier_init(&barrier, NULL, THREADS);
 	pthread_key_create(&key, count_destroyed);
 	for (long i = 0; i < THREADS; i++)
-		SHOW(pthread_create(&threads[i], NULL, work, (void *)i));
+		if (pthread_create(&threads[i], NULL, work, (void *)i))
+			return 1;
 	void *results[THREADS];
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], &results[i]);
