@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from .table import Entry
     from .worker import Worker
 
-__all__ = ["complete", "exit_to_user", "interrupt", "is_quiet", "on_event", "release", "retry_held", "start", "unpark", "wake"]
+__all__ = [
+    "complete",
+    "exit_to_user",
+    "interrupt",
+    "is_quiet",
+    "on_event",
+    "release",
+    "retry_held",
+    "start",
+    "unpark",
+    "wake",
+]
 
 log = get_logger(__name__)
 
@@ -286,8 +297,8 @@ def start(task: Task) -> None:
 def retry_held(worker: Worker) -> None:
     """A stop ends somewhere: calls that were woken in it, or restored, are called again before any guest code runs.
 
-    Those that wait on are then back on their channels, and no wake-up of theirs is lost.  One that has an answer acts on it
-    when its own process's stop ends.
+    Those that wait on are then back on their channels, and no wake-up of theirs is lost.  One that has an answer acts
+    on it when its own process's stop ends.
     """
     for group in list(worker.groups.values()):
         for task in list(group.tasks.values()):
