@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, ClassVar
 
+from ...config import identity
 from . import proc_text
 from .inode import Dentry, Inode
 from .virtual import VirtualFileSystem, constant
@@ -119,7 +120,7 @@ _SYSCTLS = {
     "kernel/cap_last_cap": "40",
     "kernel/core_pattern": "core",
     "kernel/core_uses_pid": "0",
-    "kernel/domainname": "(none)",
+    "kernel/domainname": identity.DOMAIN_NAME,
     "kernel/dmesg_restrict": "1",
     "kernel/io_uring_disabled": "2",
     "kernel/kptr_restrict": "1",
@@ -127,8 +128,8 @@ _SYSCTLS = {
     "kernel/msgmnb": "16384",
     "kernel/msgmni": "32000",
     "kernel/ngroups_max": "65536",
-    "kernel/osrelease": proc_text.OS_RELEASE,
-    "kernel/ostype": "Linux",
+    "kernel/osrelease": identity.RELEASE,
+    "kernel/ostype": identity.SYSTEM_NAME,
     "kernel/overflowgid": "65534",
     "kernel/overflowuid": "65534",
     "kernel/perf_event_paranoid": "3",
@@ -144,7 +145,7 @@ _SYSCTLS = {
     "kernel/shmmni": "4096",
     "kernel/tainted": "0",
     "kernel/threads-max": "30000",
-    "kernel/version": proc_text.OS_VERSION,
+    "kernel/version": identity.VERSION,
     "kernel/yama/ptrace_scope": "0",
     "net/core/somaxconn": "4096",
     "net/core/rmem_max": "212992",

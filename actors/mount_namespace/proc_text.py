@@ -9,17 +9,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ...config.identity import RELEASE, VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .mounts import Mount
 
-__all__ = ["OS_RELEASE", "OS_VERSION", "cpu_information", "escape", "memory_information", "mount_line", "statistics"]
+__all__ = ["cpu_information", "escape", "memory_information", "mount_line", "statistics"]
 __all__ += ["mount_information_line"]
-
-#: What uname(2) and /proc/sys/kernel/osrelease say.
-OS_RELEASE = "6.1.0-greenroom"
-OS_VERSION = "#1 SMP PREEMPT_DYNAMIC greenroom"
 
 _NANOSECONDS = 1_000_000_000
 
@@ -100,7 +98,7 @@ def load_average(processes: int, last_pid: int) -> bytes:
 
 def version() -> bytes:
     """/proc/version."""
-    return f"Linux version {OS_RELEASE} (greenroom@greenroom) (Python) {OS_VERSION}\n".encode()
+    return f"Linux version {RELEASE} (greenroom@greenroom) (Python) {VERSION}\n".encode()
 
 
 def escape(text: bytes) -> bytes:

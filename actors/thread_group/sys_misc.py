@@ -10,7 +10,7 @@ import struct
 from errno import EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
-from ... import __version__
+from ...config import identity
 from ...messages.kernel import ReadSyslog, SetHostName
 from ...messages.task_set import UtsName
 from .credentials import CAP_SETPCAP, CAP_SYS_ADMIN, FULL_CAPABILITIES, Credentials
@@ -26,12 +26,12 @@ __all__ = ["DEFAULT_UTS"]
 
 #: What uname(2) shows until Kernel says otherwise.
 DEFAULT_UTS = UtsName(
-    sysname="Linux",
-    nodename="greenroom",
-    release="6.18.0",
-    version=f"#1 SMP PREEMPT_DYNAMIC greenroom {__version__}",
-    machine="x86_64",
-    domainname="(none)",
+    sysname=identity.SYSTEM_NAME,
+    nodename=identity.HOST_NAME,
+    release=identity.RELEASE,
+    version=identity.VERSION,
+    machine=identity.MACHINE,
+    domainname=identity.DOMAIN_NAME,
 )
 
 _UTS_FIELD_BYTES = 65

@@ -169,3 +169,12 @@ def test_files_of_the_whole_system_are_there(placement: str, tmp_path: Path) -> 
         "cat /sys/devices/system/cpu/online /sys/devices/system/cpu/possible; wc -w </proc/loadavg; wc -w </proc/uptime"
     )
     check_same(shell(line), placement, tmp_path)
+
+
+def test_proc_and_uname_name_one_kernel(placement: str) -> None:
+    line = "uname -r; cat /proc/sys/kernel/osrelease; uname -v; cat /proc/sys/kernel/version; cat /proc/version"
+    said = in_sandbox(shell(line), placement).stdout.decode().splitlines()
+    assert said[0] == said[1] == "6.18.0"
+    assert said[2] == said[3]
+    assert said[4].startswith(f"Linux version {said[0]} ")
+    assert said[4].endswith(f" {said[2]}")
