@@ -72,6 +72,8 @@ def end_task(task: Task) -> None:
         _end_group(group)
     else:
         group.tell_task_set(ThreadExited(group=group.group, tid=task.tid))
+        if group.exit_status is None:
+            signals.retarget(task, group.signals.pending.bits)
         group.check_stopped()
 
 
