@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36
 #: Seconds that the processes of a sandbox have to go after its end.
 _GRACE = 10.0
-_GUEST = "sleep 1000 & (sleep 1000; :) & echo x >/tmp/f; echo ready; sleep 1000 | cat; :"
+#: Some processes and a file. It ends in exec because dash, between vfork and exec, loses a SIGINT natively as well.
+_GUEST = "sleep 1000 & (sleep 1000 | cat; :) & echo x >/tmp/f; echo ready; exec sleep 1000"
 
 
 def _children(pid: int) -> list[int]:

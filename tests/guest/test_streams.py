@@ -207,7 +207,7 @@ def test_interrupt_key_reaches_the_guest(terminal: Callable[..., Terminal]) -> N
 
 
 def test_interrupt_key_ends_a_guest_that_does_not_care(terminal: Callable[..., Terminal]) -> None:
-    guest = terminal("sh", "-c", "echo ready; sleep 1000")
+    guest = terminal("sh", "-c", "echo ready; exec sleep 1000")
     guest.expect(b"ready\n")
     guest.type(b"\x03")
     assert guest.wait() in (128 + signal.SIGINT, -signal.SIGINT)
