@@ -1,9 +1,9 @@
-"""greenroom: a Linux kernel in user space, in Python, that runs programs you do not trust.
+r"""greenroom: a Linux kernel in user space, in Python, that runs programs you do not trust.
 
 >>> from greenroom import Sandbox
 >>> with Sandbox.create() as sb:
 ...     sb.shell("echo hello | tr a-z A-Z").stdout
-b'HELLO\\n'
+b'HELLO\n'
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Logging: structlog events as JSON lines, and as readable lines on standard error for people.
 
-Every process of a sandbox writes its events as JSON lines to its report pipe (descriptor 2); the supervisor process adds
-nothing to them but the place where they go: the file of ``--log-json``, and, from warnings up, standard error.  Events
-carry ``sandbox`` and ``process`` always, and ``actor``, ``tgid``, ``syscall`` and ``duration`` where they apply.
+Every process of a sandbox writes its events as JSON lines to its report pipe (descriptor 2); the supervisor process
+adds nothing to them but the place where they go: the file of ``--log-json``, and, from warnings up, standard error.
+Events carry ``sandbox`` and ``process`` always, and ``actor``, ``tgid``, ``syscall`` and ``duration`` where they apply.
 
 structlog takes long to import and most runs log nothing, so it is imported with the first event.
 """
@@ -18,8 +18,7 @@ __all__ = ["LogSink", "configure_child", "configure_host", "get_logger"]
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 #: What :func:`configure_child` or :func:`configure_host` chose, applied when the first event comes.
-_settings: dict[str, Any] = {"level": "warning", "child": None}
-_configured = False
+_settings: dict[str, Any] = {"level": "warning", "child": None, "applied": False}
 
 
 class _LazyLogger:
@@ -51,17 +50,14 @@ def configure_host(level: str = "warning") -> None:
 
 
 def _configure(**settings: Any) -> None:
-    global _configured
-    _settings.update(settings)
-    _configured = False
+    _settings.update(settings, applied=False)
 
 
 def _structlog() -> Any:
-    global _configured
     import structlog
 
-    if not _configured:
-        _configured = True
+    if not _settings["applied"]:
+        _settings["applied"] = True
         structlog.configure(
             processors=_processors(structlog, _settings["child"]),
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[_settings["level"]]),

@@ -16,8 +16,8 @@ from ..messages.base import Record, record
 from ..supervisor.errors import SpecError
 
 __all__ = [
-    "DEFAULT_PLACEMENT",
     "DEFAULT_PATH",
+    "DEFAULT_PLACEMENT",
     "MAX_BINDS",
     "MAX_NAME_LENGTH",
     "MAX_WORKERS",
@@ -54,7 +54,7 @@ DEFAULT_PLACEMENT = "colocated"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Directories whose host contents a sandbox does not show, because it has file systems of its own there.
-HIDDEN_DIRECTORIES = ("/dev", "/proc", "/sys", "/tmp")  # names, not uses
+HIDDEN_DIRECTORIES = ("/dev", "/proc", "/sys", "/tmp")  # noqa: S108  # a path in the sandbox
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")

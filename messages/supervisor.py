@@ -1,7 +1,7 @@
 """Messages that the Supervisor receives, and its replies.
 
-Tags 0x100 to 0x12F are what a sandbox's kernel tells it; from 0x130 on, what the processes of a sandbox tell it and what
-clients (the command line, ``Sandbox`` objects) ask it over the control API.  A sandbox is named by *sandbox*, its
+Tags 0x100 to 0x12F are what a sandbox's kernel tells it; from 0x130 on, what the processes of a sandbox tell it and
+what clients (the command line, ``Sandbox`` objects) ask it over the control API.  A sandbox is named by *sandbox*, its
 name.  Exit statuses of programs are wait statuses as wait4(2) encodes them; times are nanoseconds.
 """
 

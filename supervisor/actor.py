@@ -43,7 +43,15 @@ from ..messages.supervisor import (
 )
 from ..messages.task_set import ProcessArguments
 from . import guest_machine
-from .errors import CheckpointError, ExecError, GreenroomError, ProcessLookupFailed, SandboxEnded, SandboxFailed, SpecError
+from .errors import (
+    CheckpointError,
+    ExecError,
+    GreenroomError,
+    ProcessLookupFailed,
+    SandboxEnded,
+    SandboxFailed,
+    SpecError,
+)
 from .report import ReportPipe
 from .runtime_directory import remove_tree
 from .sandbox_process import encode_assignment
@@ -154,7 +162,9 @@ class Supervisor(Actor):
         entry = self._host.roles[name.partition(":")[0]]
         try:
             self._host.spawner.spawn(
-                entry, config, fds,
+                entry,
+                config,
+                fds,
                 lambda pid, pidfd: self._on_spawned(name, process, pid, pidfd),
                 lambda status: self._on_reaped(name, process, status),
             )

@@ -185,7 +185,7 @@ class CheckpointWriter:
         return offset + len(packed) + len(trailer)
 
     def _give_name(self) -> None:
-        """Put the file where it belongs, over whatever is there: by way of another name, for link(2) replaces nothing."""
+        """Put the file where it belongs, over whatever is there, which link(2) alone would not replace."""
         if not self._partial:
             self._partial = f"{self._path}.{os.getpid()}.partial"
             # With a directory given, os.link follows the link in /proc to the file, which link(2) does not.

@@ -1,7 +1,7 @@
 """The client's side of the control API: requests to a supervisor in another process.
 
-A :class:`Connection` may be used from several threads at once: each thread has a socket of its own.  A wait that the caller
-gives up (Ctrl-C, a time limit) leaves its answer behind, which is dropped when it comes.
+A :class:`Connection` may be used from several threads at once: each thread has a socket of its own.  A wait that the
+caller gives up (Ctrl-C, a time limit) leaves its answer behind, which is dropped when it comes.
 
 ``own_supervisor`` is the supervisor of this process's sandboxes: a new interpreter, started with the first sandbox and
 never forked from the caller, whose threads a fork would break.  It ends when this process does, however that ends.

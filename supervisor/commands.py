@@ -1,7 +1,7 @@
 """The commands: ``greenroom run``, and the verbs for sandboxes that run.
 
-Only what a command needs is imported, and when it is needed: ``greenroom run -- /bin/true`` should take no longer to start
-than it must.
+Only what a command needs is imported, and when it is needed: ``greenroom run -- /bin/true`` should take no longer to
+start than it must.
 """
 
 from __future__ import annotations
@@ -236,7 +236,9 @@ def save(sandbox: str, file: str, *, leave_running: bool) -> None:
 
 
 @cli.command()
-@click.option("--name", default="", metavar="ID", help="Its name; the saved one otherwise, or a new one while that is in use.")
+@click.option(
+    "--name", default="", metavar="ID", help="Its name; the saved one otherwise, or a new one while that is in use."
+)
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.pass_obj
 def restore(caller: Caller, /, file: str, name: str) -> int:

@@ -4,8 +4,9 @@ A request is one frame of :mod:`greenroom.messages.codec` on a ROUTER socket, an
 its answer has the same request number.  Both sockets lie in the supervisor's directory, which only its user may
 enter.
 
-Descriptors of a program's standard streams come first, as one packet on the descriptor socket: a random 64-bit number, by
-which the request then names them, and a byte per stream.  They are dropped when the connection closes before the request.
+Descriptors of a program's standard streams come first, as one packet on the descriptor socket: a random 64-bit number,
+by which the request then names them, and a byte per stream.  They are dropped when the connection closes before the
+request.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class ControlSocket:
         try:
             envelope = decode(frame)
             if envelope.kind != EnvelopeKind.ASK or envelope.message.MODE is not Mode.ASK:
-                raise MalformedFrame("a request is an ask")
+                raise MalformedFrame("a request is an ask")  # noqa: TRY301  # answered as any other
         except (MalformedFrame, GreenroomError) as error:
             # The frame may be that of another protocol version, so nothing in it can be answered to but its sender.
             log.warning("request dropped", reason=str(error))

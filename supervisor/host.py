@@ -1,7 +1,7 @@
 """The host of sandboxes: what all sandboxes of one supervisor process share.
 
-It owns the loop, the runtime directory, the spawner, the control sockets and the table of sandboxes, and answers requests:
-those of other processes from the control API, those of its own process (``greenroom run``) by a call.
+It owns the loop, the runtime directory, the spawner, the control sockets and the table of sandboxes, and answers
+requests: those of other processes from the control API, those of its own process (``greenroom run``) by a call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.node import Node, Placement
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
     from ..actors.runtime.loop import Loop
     from ..config.spec import SandboxSpec
+    from .actor import Verb
     from .checkpoint import Checkpoint
     from .runtime_directory import RuntimeDirectory
-
-    from .actor import Verb
 
     Answer = Callable[[Message], None]
 
@@ -43,6 +42,22 @@ __all__ = ["Host"]
 
 #: Ended sandboxes whose exit statuses are kept for those who ask late.
 _MAX_ENDED = 1000
+
+
+#: What answers a request, by its type.
+_REQUESTS: dict[type[Message], Callable[..., None]] = {}
+
+_F = TypeVar("_F", bound="Callable[..., None]")
+
+
+def _answers(request: type[Message]) -> Callable[[_F], _F]:
+    """Register a method of Host as what answers *request*."""
+
+    def register(method: _F) -> _F:
+        _REQUESTS[request] = method
+        return method
+
+    return register
 
 
 class _Ended(NamedTuple):
@@ -134,11 +149,13 @@ class Host:
         self.sandboxes[spec.name] = actor
         return actor
 
+    @_answers(messages.CreateSandbox)
     def _create(self, message: messages.CreateSandbox, answer: Answer) -> None:
         sandbox = self.create(message.spec)
         created = messages.SandboxCreated(sandbox=sandbox.spec.name)
         sandbox.boot(lambda reply: answer(reply if isinstance(reply, Failed) else created))
 
+    @_answers(messages.Execute)
     def _execute(self, message: messages.Execute, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
@@ -161,6 +178,7 @@ class Host:
             lambda: sandbox.submit(sandbox.execute(message.command, streams), started),
         )
 
+    @_answers(messages.SaveSandbox)
     def _save(self, message: messages.SaveSandbox, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         save = sandbox.save(message.path, leave_running=message.leave_running)
@@ -223,6 +241,7 @@ class Host:
             raise
         return checkpoint, sandbox
 
+    @_answers(messages.RestoreSandbox)
     def _restore(self, message: messages.RestoreSandbox, answer: Answer) -> None:
         def booted(reply: Message) -> None:
             answer(reply if isinstance(reply, Failed) else messages.SandboxCreated(sandbox=sandbox.spec.name))
@@ -230,6 +249,7 @@ class Host:
         streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
         sandbox = self.restore(message.path, message.name, streams, booted)
 
+    @_answers(messages.WaitProcess)
     def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
         if message.sandbox in self.sandboxes or ended is None or message.pid not in ended.statuses:
@@ -237,30 +257,37 @@ class Host:
         else:
             answer(messages.ProcessEnded(status=ended.statuses[message.pid]))
 
+    @_answers(messages.PauseSandbox)
     def _pause(self, message: messages.PauseSandbox, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         sandbox.submit(sandbox.pause(), answer)
 
+    @_answers(messages.ResumeSandbox)
     def _resume(self, message: messages.ResumeSandbox, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         sandbox.submit(sandbox.resume(), answer)
 
+    @_answers(messages.KillSandbox)
     def _kill(self, message: messages.KillSandbox, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         sandbox.end("killed", "killed by request")
         sandbox.wait_end(lambda _report: answer(Done()))
 
+    @_answers(messages.SignalProcess)
     def _signal(self, message: messages.SignalProcess, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         sandbox.submit(sandbox.send_signal(message), answer)
 
+    @_answers(messages.ListGuestProcesses)
     def _list_processes(self, message: messages.ListGuestProcesses, answer: Answer) -> None:
         sandbox = self.sandbox(message.sandbox)
         sandbox.submit(sandbox.list_processes(), answer)
 
+    @_answers(messages.ListSandboxes)
     def _list(self, _message: messages.ListSandboxes, answer: Answer) -> None:
         answer(messages.SandboxList(rows=tuple(_row(sandbox) for sandbox in self.sandboxes.values())))
 
+    @_answers(messages.DescribeSandbox)
     def _describe(self, message: messages.DescribeSandbox, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
         if message.sandbox in self.sandboxes or ended is None:
@@ -268,6 +295,7 @@ class Host:
         else:
             answer(ended.description)
 
+    @_answers(messages.WaitSandbox)
     def _wait_end(self, message: messages.WaitSandbox, answer: Answer) -> None:
         ended = self._ended.get(message.sandbox)
         if message.sandbox in self.sandboxes or ended is None:
@@ -306,23 +334,6 @@ class Host:
         self.spawner.close()
         self.directory.remove()  # for a spawner that died; it does this otherwise
         live_supervisors()  # removes what others left whose spawner was killed with them
-
-
-_REQUESTS: dict[type[Message], Callable[..., None]] = {
-    messages.CreateSandbox: Host._create,
-    messages.Execute: Host._execute,
-    messages.WaitProcess: Host._wait_process,
-    messages.PauseSandbox: Host._pause,
-    messages.ResumeSandbox: Host._resume,
-    messages.KillSandbox: Host._kill,
-    messages.SignalProcess: Host._signal,
-    messages.ListGuestProcesses: Host._list_processes,
-    messages.ListSandboxes: Host._list,
-    messages.DescribeSandbox: Host._describe,
-    messages.WaitSandbox: Host._wait_end,
-    messages.SaveSandbox: Host._save,
-    messages.RestoreSandbox: Host._restore,
-}
 
 
 def _empty_file(path: str) -> None:

@@ -5,8 +5,8 @@ part, with its control socket, its descriptor socket and a directory per sandbox
 link per running sandbox, from its name to its supervisor's directory.  Making a symbolic link is atomic and fails when
 the name exists: that is what makes names unique among all supervisors of the user.
 
-A supervisor is alive exactly while something accepts connections on its descriptor socket (the kernel closes it with the
-process), so what dead ones left can be told apart and is removed by whoever comes across it.
+A supervisor is alive exactly while something accepts connections on its descriptor socket (the kernel closes it with
+the process), so what dead ones left can be told apart and is removed by whoever comes across it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_SOCKET = 20
 
 
 def _candidates() -> list[str]:
-    shared = [f"/tmp/greenroom-{os.getuid()}"]  # ownership and mode are checked below
+    shared = [f"/tmp/greenroom-{os.getuid()}"]  # noqa: S108  # ownership and mode are checked below
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     if session.startswith("/"):
         return [f"{session}/greenroom", *shared]
@@ -56,7 +56,9 @@ def _user_directory() -> str:
             reasons.append(f"{path}: {error.strerror}")
         else:
             return path
-    raise SupervisorError("no runtime directory: " + "; ".join(reasons) + "; set XDG_RUNTIME_DIR to a private directory")
+    raise SupervisorError(
+        "no runtime directory: " + "; ".join(reasons) + "; set XDG_RUNTIME_DIR to a private directory"
+    )
 
 
 class RuntimeDirectory:

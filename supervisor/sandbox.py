@@ -1,15 +1,15 @@
-"""Sandboxes for Python programs: ``Sandbox`` and ``Snapshot``.
+r"""Sandboxes for Python programs: ``Sandbox`` and ``Snapshot``.
 
 >>> with Sandbox.create() as sb:
 ...     sb.run("/bin/echo", "hello").stdout
-b'hello\\n'
+b'hello\n'
 """
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import datetime
+import datetime as dt
 import os
 import shutil
 import tempfile
@@ -38,7 +38,7 @@ class SandboxInfo(NamedTuple):
     id: str
     #: "starting", "running", "paused", "saving", "ending" or "ended".
     state: str
-    created: datetime.datetime
+    created: dt.datetime
     #: The first program with its arguments; "" while there was none.
     command: str
     #: Why it ended; "" while it runs.
@@ -52,8 +52,8 @@ class SandboxInfo(NamedTuple):
 class Sandbox:
     """A sandbox: a Linux of its own for programs that you do not trust.
 
-    Use it as a context manager, which kills it at the end.  It ends with this process in any case.  Methods may be called
-    from several threads.
+    Use it as a context manager, which kills it at the end.  It ends with this process in any case.  Methods may be
+    called from several threads.
     """
 
     def __init__(self, connection: Connection, name: str, spec: SandboxSpec) -> None:
@@ -99,6 +99,7 @@ class Sandbox:
             placement: "colocated" or "split"; None: the faster one.
 
         Raises SpecError, NameInUse, SandboxFailed, SupervisorError.
+
         """
         spec = SandboxSpec(
             name=name or "",
@@ -180,9 +181,7 @@ class Sandbox:
         check: bool = False,
     ) -> Result:
         """Run *script* with /bin/sh; the rest as :meth:`run`."""
-        return self.run(
-            "/bin/sh", "-c", script, input=input, env=env, cwd=cwd, user=user, timeout=timeout, check=check
-        )
+        return self.run("/bin/sh", "-c", script, input=input, env=env, cwd=cwd, user=user, timeout=timeout, check=check)
 
     def exec(
         self,
@@ -359,7 +358,7 @@ def _info(connection: Connection, name: str) -> SandboxInfo:
     return SandboxInfo(
         id=row.sandbox,
         state=row.state,
-        created=datetime.datetime.fromtimestamp(row.created_ns / 1e9, datetime.UTC),
+        created=dt.datetime.fromtimestamp(row.created_ns / 1e9, dt.UTC),
         command=row.command,
         reason=found.reason,
         spec=found.spec,

@@ -1,9 +1,9 @@
 """The processes of a sandbox: what a child of the spawner does with its assignment.
 
-A child makes its loop, its way to its peers (one descriptor socket each) and its node, starts the actors of its role and
-tells the supervisor ``ProcessReady``.  It ends by a signal: SIGTERM writes out what is buffered, SIGKILL needs nothing, for
-nothing that the host would keep is in memory.  A failed actor ends the whole process, with the reason as the last
-line of its report: the supervisor then ends that sandbox.
+A child makes its loop, its way to its peers (one descriptor socket each) and its node, starts the actors of its role
+and tells the supervisor ``ProcessReady``.  It ends by a signal: SIGTERM writes out what is buffered, SIGKILL needs
+nothing, for nothing that the host would keep is in memory.  A failed actor ends the whole process, with the reason as
+the last line of its report: the supervisor then ends that sandbox.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 It is forked from the supervisor process before that has any thread or ZeroMQ context, and has imported what a sandbox
 needs.  So each child is forked from a clean single-threaded image: that is quick, and children share its pages.
 
-The supervisor asks over a SOCK_SEQPACKET socket; descriptors go beside by SCM_RIGHTS.  The answer is the child's process
-id with a pidfd; its exit is reported when it has been reaped.  A child is made in two steps, *prepare* (fork, own
-session, nothing inherited) and *assign* (entry point, configuration, descriptors), so that prepared children can be
-kept in stock.
+The supervisor asks over a SOCK_SEQPACKET socket; descriptors go beside by SCM_RIGHTS.  The answer is the child's
+process id, with a pidfd; its exit is reported when it has been reaped.  A child is made in two steps, *prepare* (fork,
+own session, nothing inherited) and *assign* (entry point, configuration, descriptors), so that prepared children can
+be kept in stock.
 
 Nobody outlives anybody by accident: children die with the spawner (PR_SET_PDEATHSIG), and the spawner, when the
 supervisor's end of the socket closes, kills its children, waits until they and their orphans are gone (it is their
@@ -134,9 +134,7 @@ class Spawner:
         finally:
             os.close(memory)
 
-    def _note(
-        self, pid: int, pidfd: int, spawned: Callable[[int, int], None], exited: Callable[[int], None]
-    ) -> None:
+    def _note(self, pid: int, pidfd: int, spawned: Callable[[int, int], None], exited: Callable[[int], None]) -> None:
         if pid > 0:
             self._exited[pid] = exited
         spawned(pid, pidfd)

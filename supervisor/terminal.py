@@ -127,7 +127,6 @@ def _reported_by_wakeup(*_: object) -> None:
 
 def relay(process: Process, stdin: int, stdout: int) -> int:
     """Join the caller's terminal to a program's until the program ends; return its return code."""
-    assert process.stdin is not None and process.stdout is not None
     before = termios.tcgetattr(stdin)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
@@ -158,7 +157,8 @@ def _copy_size(terminal: int, process: Process) -> None:
 
 
 def _copy_both_ways(process: Process, stdin: int, stdout: int, resized: socket.socket) -> None:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     master_in, master_out = process.stdin.fileno(), process.stdout.fileno()
     poll = select.poll()
     for fd in (stdin, master_out, resized.fileno()):

@@ -35,7 +35,7 @@ def replay_trace(file: BinaryIO) -> list[ReplayReport]:
         for record in read_trace(file):
             processes.setdefault(record.process, []).append((record.kind, record.values))
         if not processes:
-            raise BadTrace("the file is empty")
+            raise BadTrace("the file is empty")  # noqa: TRY301  # told as any other
         return [replay_process(name, records, _build) for name, records in processes.items()]
     except BadTrace as error:
         raise TraceError(f"{error}: record the trace anew") from None

@@ -1,7 +1,7 @@
 """Thin scripted stand-ins for a sandbox's processes: a kernel whose "programs" are names of what they do.
 
-``exit:N`` ends at once with status N, ``signal:N`` by signal N; ``sleep`` lives until it is signalled; ``echo`` copies its standard
-input to its output; ``missing`` and ``denied`` cannot be executed; ``bug`` breaks an invariant.
+``exit:N`` ends at once with status N, ``signal:N`` by signal N; ``sleep`` lives until it is signalled; ``echo`` copies
+its standard input to its output; ``missing`` and ``denied`` cannot be executed; ``bug`` breaks an invariant.
 """
 
 from __future__ import annotations

@@ -107,9 +107,8 @@ def test_missing_cpu_features_and_cores_are_named(saved: Path, monkeypatch: pyte
 
 def test_a_failed_save_leaves_nothing_and_an_old_file_alone(saved: Path) -> None:
     before = saved.read_bytes()
-    with pytest.raises(ZeroDivisionError), CheckpointWriter(str(saved), 1) as writer:
-        os.pwrite(writer.memory_fds[0], b"x" * 5000, 0)
-        raise ZeroDivisionError
+    with CheckpointWriter(str(saved), 1) as writer:
+        os.pwrite(writer.memory_fds[0], b"x" * 5000, 0)  # and then nobody finishes it
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
 

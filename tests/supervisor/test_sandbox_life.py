@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,7 @@ def test_unnamed_sandboxes_get_names_and_are_listed(turned: TurnedHost, spec: Sa
 
 
 @pytest.mark.parametrize("victim", ["kernel", "worker:0", "sandbox"])
-def test_a_killed_process_ends_its_sandbox_and_no_other(
-    turned: TurnedHost, spec: SandboxSpec, victim: str
-) -> None:
+def test_a_killed_process_ends_its_sandbox_and_no_other(turned: TurnedHost, spec: SandboxSpec, victim: str) -> None:
     name = create(turned, spec)
     other = create(turned, dataclasses.replace(spec, name="other"))
     pids = turned.host.sandbox(name).host_pids
@@ -165,10 +164,11 @@ def test_an_ended_sandbox_leaves_no_descriptor(turned: TurnedHost, spec: Sandbox
         turned.request(messages.KillSandbox(sandbox=name))
 
     live_and_die()  # what is opened once and for all is open now
+    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         live_and_die()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_states_advance_only_as_the_table_says() -> None:

@@ -50,9 +50,7 @@ def test_a_bad_value_is_refused_by_its_field(field: str, value: Any) -> None:
     assert "it must be" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "read_only"), [("/a:/b", False), ("/a:/b:ro", True), ("/a:/b:rw", False)]
-)
+@pytest.mark.parametrize(("text", "read_only"), [("/a:/b", False), ("/a:/b:ro", True), ("/a:/b:rw", False)])
 def test_binds_are_parsed(text: str, read_only: bool) -> None:
     assert parse_bind(text) == BindMount(source="/a", target="/b", read_only=read_only)
 
