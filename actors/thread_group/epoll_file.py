@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from errno import EEXIST, EINVAL, ELOOP, ENOENT, EPERM
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .event_file import anonymous_identity
 from .open_file import OpenFile
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 __all__ = ["EpollFile"]
+
+
+#: EPOLLWAKEUP, EPOLLONESHOT, EPOLLET and EPOLLEXCLUSIVE: how to watch rather than what for.
+_PRIVATE_BITS: Final = 0xF << 28
 
 
 class _Registration:
@@ -142,5 +146,20 @@ class EpollFile(OpenFile):
 
     def state(self) -> dict[str, Any]:
         """Add the interest list."""
-        entries = [(e.fd, e.file.number, e.events, e.data) for e in self._by_key.values()]
+        spent = self._spent()
+        entries = [(e.fd, e.file.number, e.events, e.data, e.host_fd in spent) for e in self._by_key.values()]
         return {**super().state(), "registrations": entries}
+
+    def _spent(self) -> set[int]:
+        """Return the host descriptors of one-shot registrations that have fired: the host watches them for nothing."""
+        spent = set()
+        for line in self.worker.host.descriptor_information(self.host_fd).splitlines():
+            words = line.split()
+            if words[:1] == [b"tfd:"] and not int(words[3], 16) & ~_PRIVATE_BITS:
+                spent.add(int(words[1]))
+        return spent
+
+    def spend(self, fd: int, file: OpenFile) -> None:
+        """A restored one-shot registration had fired: report nothing but what cannot be masked, until it is modified."""
+        entry = self._by_key[fd, file.number]
+        self.worker.host.epoll_modify(self.host_fd, entry.host_fd, entry.events & _PRIVATE_BITS)

@@ -303,10 +303,12 @@ class FilesLoader:
     def _watch(self, state: dict[str, Any]) -> None:
         epoll = self.files[state["number"]]
         assert isinstance(epoll, EpollFile)
-        for fd, number, events, data in state["registrations"]:
+        for fd, number, events, data, spent in state["registrations"]:
             file = self.find(fd, number)
             if file.pollable and file.host_fd >= 0:
                 epoll.add(fd, file, events, data)
+                if spent:
+                    epoll.spend(fd, file)
 
 
 # -- one maker for each kind ------------------------------------------------------------------------------------------

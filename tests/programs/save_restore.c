@@ -179,8 +179,11 @@ int main(void) {
     fcntl(anonymous, F_ADD_SEALS, F_SEAL_GROW);
     int counter = eventfd(5, EFD_NONBLOCK), semaphore = eventfd(2, EFD_SEMAPHORE | EFD_NONBLOCK);
     int epoll = epoll_create1(0);
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0x1234567890};
+    struct epoll_event events[2], event = {.events = EPOLLIN, .data.u64 = 0x1234567890};
     epoll_ctl(epoll, EPOLL_CTL_ADD, pipes[0], &event);
+    struct epoll_event once_only = {.events = EPOLLOUT | EPOLLONESHOT, .data.u64 = 99};
+    epoll_ctl(epoll, EPOLL_CTL_ADD, counter, &once_only);
+    if (epoll_wait(epoll, events, 2, 0) != 2) return 99;
     int timer_file = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct itimerspec soon = {.it_value = {0, 400000000}, .it_interval = {0, 100000000}};
     timerfd_settime(timer_file, 0, &soon, NULL);
@@ -276,9 +279,12 @@ int main(void) {
     char data[1 << 17];
     check(pread(unlinked, data, 100, 0) == 7 && !memcmp(data, "no name", 7), "unlinked file");
     check(lseek(twin, 5, SEEK_CUR) == 15 && lseek(file, 0, SEEK_CUR) == 15, "shared position");
-    check(epoll_wait(epoll, &event, 1, 0) == 1 && event.data.u64 == 0x1234567890, "epoll");
+    check(epoll_wait(epoll, events, 2, 0) == 1 && events[0].data.u64 == 0x1234567890, "epoll");
     check(read(pipes[0], data, 100) == 11 && !memcmp(data, "in the pipe", 11), "pipe");
     check(epoll_wait(epoll, &event, 1, 0) == 0, "epoll, later");
+    once_only.events = EPOLLOUT | EPOLLONESHOT, once_only.data.u64 = 98;
+    epoll_ctl(epoll, EPOLL_CTL_MOD, counter, &once_only);
+    check(epoll_wait(epoll, &event, 1, 0) == 1 && event.data.u64 == 98, "one-shot epoll, armed again");
     int drained = 0;
     for (ssize_t got; (got = read(full[0], data, sizeof data)) > 0;) drained += got;
     check(drained == filled && errno == EAGAIN, "full pipe");
