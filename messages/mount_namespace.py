@@ -450,7 +450,9 @@ class Mount(Message):
     """thread_group or kernel -> mount_namespace, ask: mount(2). EPERM without CAP_SYS_ADMIN, ENODEV: unknown type."""
 
     root: int
+    #: Where *target* and *source* start; an empty *source* of a bind is the handle *source_base* itself.
     base: int
+    source_base: int
     source: bytes
     target: bytes
     type: str

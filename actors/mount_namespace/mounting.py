@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...messages.mount_namespace import Credentials, HandleOpened
 from .bind import BindFileSystem
 from .dev import DevPts, DevTmpFs
-from .errors import fail
+from .errors import MagicLinkMet, fail
 from .mounts import MOUNT_FLAGS, MS_RDONLY, MS_RELATIME
 from .overlay import Overlay
 from .permissions import CAP_SYS_ADMIN, capable
@@ -128,7 +128,7 @@ def mount(tree: Tree, request: MountRequest) -> None:
     """mount(2): tmpfs, proc, sysfs, devpts, mqueue, a bind of a place of this tree, a move, or a change of flags."""
     if not capable(request.who, CAP_SYS_ADMIN):
         fail(EPERM)
-    place = tree.find(request.root, request.base, request.target, request.who)
+    place = _find_side(tree, request, request.base, request.target, "new")
     flags = request.flags & ~_MS_SILENT
     if flags & _MS_REMOUNT:
         _remount(tree, place, flags)
@@ -140,6 +140,14 @@ def mount(tree: Tree, request: MountRequest) -> None:
         _move(tree, request, place)
     else:
         _mount_new(tree, request, place, flags)
+
+
+def _find_side(tree: Tree, request: MountRequest, base: int, path: bytes, side: str) -> Place:
+    """Find the source or the target, and say which of them met a magic link."""
+    try:
+        return tree.find(request.root, base, path, request.who)
+    except MagicLinkMet as met:
+        raise MagicLinkMet(met.pid, met.magic, met.rest, side) from None
 
 
 def _check_is_root(place: Place) -> None:
@@ -157,7 +165,7 @@ def _remount(tree: Tree, place: Place, flags: int) -> None:
 
 
 def _bind(tree: Tree, request: MountRequest, place: Place, flags: int) -> None:
-    source = tree.find(request.root, request.base, request.source, request.who)
+    source = _find_side(tree, request, request.source_base, request.source, "old")
     _check_kinds(source[1], place[1])
     copied = [(source[0], source[1], place)]
     if flags & _MS_REC:
@@ -190,7 +198,7 @@ def _check_kinds(source: Dentry, target: Dentry) -> None:
 
 
 def _move(tree: Tree, request: MountRequest, place: Place) -> None:
-    source = tree.find(request.root, request.base, request.source, request.who)
+    source = _find_side(tree, request, request.source_base, request.source, "old")
     _check_is_root(source)
     moved = source[0]
     if moved.locked or moved.parent is moved:

@@ -151,9 +151,9 @@ class ThreadGroup(Actor):
         self.worker.uts = message.uts
 
     @handles(mine.ProcRequest)
-    def proc_request(self, message: mine.ProcRequest) -> None:
+    def proc_request(self, message: mine.ProcRequest) -> Asking:
         """Make the text of a /proc file for another process."""
-        proc_files.answer_request(self, message)
+        return proc_files.answer_request(self, message)
 
     @handles(mine.SaveGroup)
     def save_group(self, _message: mine.SaveGroup) -> mine.GroupState:

@@ -53,7 +53,8 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
         if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:
             raise
         return (yield from _wait_for_reader(task, base, path))
-    if type(file) is PipeFile and not file.flags & os.O_NONBLOCK:
+    # A pipe without a name never waits for its other end.
+    if type(file) is PipeFile and file.handle and not file.flags & os.O_NONBLOCK:
         return _open_fifo(task, file, flags)
     return group.files.add(group, file, close_on_exec=bool(flags & os.O_CLOEXEC))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...messages.mount_namespace import GetPath
 from ..runtime.actor import Ask
+from .inspection import may_inspect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
     from ...messages.base import Message
     from ...messages.mount_namespace import Credentials
     from ..runtime.actor import Asking
+    from .actor import ThreadGroup
     from .open_file import OpenFile
     from .task import Task
 
-__all__ = ["AT_FDCWD", "ask_path", "base_of", "link_text", "magic_target", "who"]
+    #: Handle where a path starts, and the path.
+    _Place = tuple[int, bytes]
+
+__all__ = [
+    "AT_FDCWD",
+    "ask_path",
+    "ask_two_paths",
+    "base_of",
+    "is_link",
+    "link_text",
+    "magic_target",
+    "owner_of_link",
+    "who",
+]
 
 AT_FDCWD: Final = -100
 _MAX_LINKS: Final = 40
@@ -51,32 +66,72 @@ def ask_path(task: Task, base: int, path: bytes, request: Callable[[int, bytes],
 
     Returns the OpenFile when the path led to an open file that MountNamespace does not know (a pipe, a socket...).
     """
-    namespace = task.group.mount_namespace
+    places = [(base, path)]
+    return _ask(task, places, lambda: request(*places[0]))
+
+
+def ask_two_paths(task: Task, old: _Place, new: _Place, request: Callable[[_Place, _Place], Message]) -> Asking:
+    """Like ``ask_path`` for a request with two paths, each with its own base."""
+    places = [old, new]
+    return _ask(task, places, lambda: request(places[0], places[1]))
+
+
+def _ask(task: Task, places: list[_Place], request: Callable[[], Message]) -> Asking:
     for _ in range(_MAX_LINKS):
-        reply: Any = yield Ask(namespace, request(base, path))
-        if not getattr(reply, "magic", ""):
-            return reply
-        target = magic_target(task, reply.proc_pid, reply.magic)
+        try:
+            reply: Any = yield Ask(task.group.mount_namespace, request())
+        except OSError as error:
+            side, pid, magic, rest = _met_in_error(error)
+        else:
+            if not getattr(reply, "magic", ""):
+                return reply
+            side, pid, magic, rest = 0, reply.proc_pid, reply.magic, reply.rest
+        target = magic_target(task, pid, magic)
         if not isinstance(target, int):
-            if reply.rest:
+            if rest:
                 raise OSError(ENOTDIR, "")
             return target
         # A rest of "/" says that the target must be a directory.
-        base, path = target, b"." if reply.rest == b"/" else reply.rest
+        places[side] = target, b"." if rest == b"/" else rest
     raise OSError(ELOOP, "")
+
+
+def _met_in_error(error: OSError) -> tuple[int, int, str, bytes]:
+    """Return (index of the path, process, link, rest) of the magic link that *error* tells of; else raise it."""
+    words = (error.strerror or "").split(" ")
+    if error.errno != ELOOP or words[0] != "magic-link":
+        raise error
+    _, side, pid, magic, rest = words
+    return int(side == "new"), int(pid), magic, bytes.fromhex(rest)
 
 
 def magic_target(task: Task, pid: int, magic: str) -> int | OpenFile:
     """Return the handle that a magic link leads to, or the open file when it has none. ENOENT, EACCES."""
-    if pid != task.group.pid:
+    group = owner_of_link(task, pid)
+    if group is None:
         raise OSError(EACCES, "")
     kind, _, number = _without_thread(magic).partition("/")
     if kind == "fd":
-        file = _file_of(task, number)
+        file = _file_of(group, number)
         return file.handle or file
     if kind == "exe":
-        return task.group.executable[1]
-    return task.group.fs.root if kind == "root" else task.group.fs.cwd
+        return _present(group.executable[1])
+    return _present(group.fs.root if kind == "root" else group.fs.cwd)
+
+
+def owner_of_link(task: Task, pid: int) -> ThreadGroup | None:
+    """Return the process whose link it is, None when another worker has it. EACCES unless the caller may ptrace it."""
+    group = task.group if pid == task.group.pid else task.worker.group_of_pid(pid)
+    if group is not None and not may_inspect(task.group, group):
+        raise OSError(EACCES, "")
+    return group
+
+
+def _present(handle: int) -> int:
+    """A process that is being born or has exited has no such place."""
+    if not handle:
+        raise OSError(ENOENT, "")
+    return handle
 
 
 def _without_thread(magic: str) -> str:
@@ -84,19 +139,24 @@ def _without_thread(magic: str) -> str:
     return magic.split("/", 2)[2] if magic.startswith("task/") else magic
 
 
-def _file_of(task: Task, number: str) -> OpenFile:
-    file = task.group.files.find(int(number))
+def is_link(magic: str) -> bool:
+    """Tell whether a name below /proc/PID is a magic link."""
+    kind, _, number = _without_thread(magic).partition("/")
+    return kind in ("cwd", "exe", "root") or kind == "fd" and number.isdecimal()
+
+
+def _file_of(group: ThreadGroup, number: str) -> OpenFile:
+    file = group.files.find(int(number)) if number.isdecimal() else None
     if file is None:
         raise OSError(ENOENT, "")
     return file
 
 
-def link_text(task: Task, magic: str) -> Asking:
-    """Return what readlink(2) of a magic link of the own process shows: a path, ``pipe:[1]``... ENOENT."""
+def link_text(group: ThreadGroup, magic: str, root: int) -> Asking:
+    """Return what readlink(2) of a magic link of *group* shows to who has *root*: a path, ``pipe:[1]``... ENOENT."""
     kind, _, number = _without_thread(magic).partition("/")
-    group = task.group
     if kind == "fd":
-        file = _file_of(task, number)
+        file = _file_of(group, number)
         handle, fallback = file.handle, file.link_text()
     elif kind == "exe":
         fallback, handle = group.executable
@@ -105,7 +165,7 @@ def link_text(task: Task, magic: str) -> Asking:
     if not handle:
         return fallback
     try:
-        reply = yield Ask(group.mount_namespace, GetPath(root=group.fs.root, handle=handle))
+        reply = yield Ask(group.mount_namespace, GetPath(root=root, handle=handle))
     except OSError as error:
         if error.errno != ENOENT:
             raise

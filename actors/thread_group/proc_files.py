@@ -16,12 +16,14 @@ from ...messages.task_set import CommandChanged
 from ...messages.thread_group import Answer
 from . import proc_memory, proc_status
 from .limits import RLIM_INFINITY, Resource
+from .paths import is_link, link_text
 from .task import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...messages.thread_group import ProcRequest
+    from ..runtime.actor import Asking
     from .actor import ThreadGroup
     from .memory import MemoryManager
     from .task import Task
@@ -36,11 +38,14 @@ _COMMAND_BYTES = 15
 _WORST_OOM_SCORE = 1000
 
 
-def answer_request(group: ThreadGroup, message: ProcRequest) -> None:
+def answer_request(group: ThreadGroup, message: ProcRequest) -> Asking:
     """Tell the reader of one of this process's files its text, or the errno."""
     text, errno = b"", 0
     try:
-        text = text_of(group, message.name)
+        if is_link(message.name):
+            text = yield from link_text(group, message.name, group.fs.root)
+        else:
+            text = text_of(group, message.name)
     except OSError as error:
         errno = error.errno or EIO
     answer = Answer(tid=message.tid, petition=message.petition, value=len(text), errno=errno, extra=(), text=text)
@@ -89,6 +94,11 @@ def _mount_id(group: ThreadGroup, fd: int) -> int:
 
 
 # -- small files ------------------------------------------------------------------------------------------------
+
+
+def _descriptors(group: ThreadGroup, _task: Task) -> bytes:
+    """The names in fd and fdinfo."""
+    return b" ".join(b"%d" % fd for fd in group.files.descriptors())
 
 
 def _limits(group: ThreadGroup, _task: Task) -> bytes:
@@ -185,6 +195,8 @@ _FILES: dict[str, _Maker] = {
     "comm": _command,
     "coredump_filter": _always(b"00000033\n"),
     "environ": _of_memory(proc_memory.environ),
+    "fd": _descriptors,
+    "fdinfo": _descriptors,
     "gid_map": _always(_WHOLE_ID_MAP),
     "io": _io,
     "limits": _limits,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import advice
 from .device import ZeroDevice
+from .inspection import may_inspect
 from .memory import MAP_ANONYMOUS, MAP_FIXED, MAP_HUGETLB, MAP_SHARED
 from .table import S32, U32, U64, Address, syscall
 from .task import RunState
@@ -30,7 +31,6 @@ _PROT_SEM: Final = 0x8
 _PROT_GROWSDOWN: Final = 0x01000000
 _PROT_GROWSUP: Final = 0x02000000
 _PROT_KNOWN: Final = VM_READ | VM_WRITE | VM_EXEC | _PROT_SEM | _PROT_GROWSDOWN | _PROT_GROWSUP
-_CAP_SYS_PTRACE: Final = 19
 #: Bytes that process_vm_readv holds at once.
 _COPY_PIECE_BYTES: Final = 1 << 20
 
@@ -279,11 +279,7 @@ def _other_process(task: Task, pid: int, flags: int) -> ThreadGroup:
     group = task.worker.group_of_pid(pid)
     if group is None or group.memory is None:
         raise OSError(ESRCH, "")
-    mine, theirs = task.group.credentials, group.credentials
-    same_uid = {mine.fsuid} == {theirs.ruid, theirs.euid, theirs.suid}
-    same_gid = {mine.fsgid} == {theirs.rgid, theirs.egid, theirs.sgid}
-    allowed = same_uid and same_gid and group.dumpable == 1
-    if group is not task.group and not allowed and not mine.has(_CAP_SYS_PTRACE):
+    if not may_inspect(task.group, group):
         raise OSError(EPERM, "")
     return group
 

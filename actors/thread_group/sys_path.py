@@ -15,13 +15,13 @@ import struct
 from errno import (
     E2BIG,
     EINVAL,
-    ELOOP,
     ENODATA,
     ENOENT,
     ENOTDIR,
     EOPNOTSUPP,
     EPERM,
     ERANGE,
+    EXDEV,
 )
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +50,7 @@ from .directory import Directory
 from .limits import Resource
 from .open_file import OpenFile
 from .opening import release_handle
-from .paths import AT_FDCWD, ask_path, base_of, link_text, who
+from .paths import AT_FDCWD, ask_path, ask_two_paths, base_of, link_text, owner_of_link, who
 from .table import S32, S64, U32, U64, Address, PathName, syscall
 from .task import Petition
 
@@ -200,9 +200,7 @@ def statx(task: Task, dirfd: S32, path: Address, flags: U32, mask: U32, buffer: 
         raise OSError(EINVAL, "")
     _check(flags, _STAT_FLAGS)
     name = _path_or_empty(task, path, flags)
-    status = yield from status_of(
-        task, _start(task, dirfd, name, flags), name, follow=not flags & At.SYMLINK_NOFOLLOW
-    )
+    status = yield from status_of(task, _start(task, dirfd, name, flags), name, follow=not flags & At.SYMLINK_NOFOLLOW)
     task.memory.write(buffer, _pack_statx(status))
     return 0
 
@@ -290,9 +288,10 @@ def _readlink(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> As
         if isinstance(rest, OpenFile):
             raise OSError(EINVAL, "")
         return _put_link(task, buffer, size, rest.text)
-    if reply.proc_pid != group.pid:
+    owner = owner_of_link(task, reply.proc_pid)
+    if owner is None:
         return Petition(ReadProc, {"pid": reply.proc_pid, "name": reply.magic})
-    text = yield from link_text(task, reply.magic)
+    text = yield from link_text(owner, reply.magic, group.fs.root)
     return _put_link(task, buffer, size, text)
 
 
@@ -347,16 +346,13 @@ def chroot(task: Task, path: PathName) -> Asking:
 
 def _enter(task: Task, base: int, path: bytes) -> Asking:
     """Return a new handle on a directory that the caller may search."""
-    caller, root, namespace = who(task), task.group.fs.root, task.group.mount_namespace
-    try:
-        request = BecomeWorkingDirectory(root=root, base=base, path=path, who=caller)
-        return (yield Ask(namespace, request)).handle
-    except OSError as error:
-        if error.errno != ELOOP:
-            raise
-    # Too many links, or a magic one, which this request has no answer for.
-    at, rest = yield from _followed(task, base, path)
-    return (yield Ask(namespace, BecomeWorkingDirectory(root=root, base=at, path=rest, who=caller))).handle
+    caller, root = who(task), task.group.fs.root
+    reply = yield from ask_path(
+        task, base, path, lambda at, rest: BecomeWorkingDirectory(root=root, base=at, path=rest, who=caller)
+    )
+    if isinstance(reply, OpenFile):
+        raise OSError(ENOTDIR, "")
+    return reply.handle
 
 
 @syscall(95)
@@ -427,17 +423,14 @@ def _pack_dirent(entry: Any) -> bytes:
 
 
 def _make(task: Task, dirfd: int, path: bytes, mode: int, rdev: int = 0) -> Asking:
-    group = task.group
-    masked = mode & ~group.fs.umask
-    message = MakeNode(
-        root=group.fs.root,
-        base=base_of(task, dirfd, _named(path)),
-        path=path,
-        mode=masked,
-        rdev=rdev,
-        who=who(task),
+    fs, caller = task.group.fs, who(task)
+    masked = mode & ~fs.umask
+    yield from ask_path(
+        task,
+        base_of(task, dirfd, _named(path)),
+        path,
+        lambda base, rest: MakeNode(root=fs.root, base=base, path=rest, mode=masked, rdev=rdev, who=caller),
     )
-    yield Ask(group.mount_namespace, message)
     return 0
 
 
@@ -475,10 +468,13 @@ def _mknod(task: Task, dirfd: int, path: bytes, mode: int, rdev: int) -> Asking:
 
 
 def _unlink(task: Task, dirfd: int, path: bytes, *, directory: bool) -> Asking:
-    group = task.group
-    base = base_of(task, dirfd, _named(path))
-    message = Unlink(root=group.fs.root, base=base, path=path, directory=directory, who=who(task))
-    yield Ask(group.mount_namespace, message)
+    root, caller = task.group.fs.root, who(task)
+    yield from ask_path(
+        task,
+        base_of(task, dirfd, _named(path)),
+        path,
+        lambda base, rest: Unlink(root=root, base=base, path=rest, directory=directory, who=caller),
+    )
     return 0
 
 
@@ -502,17 +498,21 @@ def unlinkat(task: Task, dirfd: S32, path: PathName, flags: S32) -> Asking:
 
 
 def _rename(task: Task, old_dirfd: int, old: bytes, new_dirfd: int, new: bytes, flags: int) -> Asking:
-    group = task.group
-    message = Rename(
-        root=group.fs.root,
-        old_base=base_of(task, old_dirfd, _named(old)),
-        old_path=old,
-        new_base=base_of(task, new_dirfd, _named(new)),
-        new_path=new,
-        flags=flags,
-        who=who(task),
-    )
-    yield Ask(group.mount_namespace, message)
+    root, caller = task.group.fs.root, who(task)
+
+    def request(at: tuple[int, bytes], to: tuple[int, bytes]) -> Rename:
+        return Rename(
+            root=root,
+            old_base=at[0],
+            old_path=at[1],
+            new_base=to[0],
+            new_path=to[1],
+            flags=flags,
+            who=caller,
+        )
+
+    places = (base_of(task, old_dirfd, _named(old)), old), (base_of(task, new_dirfd, _named(new)), new)
+    yield from ask_two_paths(task, *places, request)
     return 0
 
 
@@ -556,35 +556,21 @@ def _link(task: Task, old_dirfd: int, old: bytes, new_dirfd: int, new: bytes, fl
     follow = bool(flags & At.SYMLINK_FOLLOW)
     if isinstance(start, OpenFile):
         raise OSError(ENOENT, "")
-    source = yield from _followed(task, start, old) if follow else _as_is(start, old)
-    message = Link(
-        root=root, old_base=source[0], old_path=source[1], new_base=new_base, new_path=new, follow=follow, who=caller
-    )
-    yield Ask(task.group.mount_namespace, message)
+
+    def request(at: tuple[int, bytes], to: tuple[int, bytes]) -> Link:
+        return Link(
+            root=root,
+            old_base=at[0],
+            old_path=at[1],
+            new_base=to[0],
+            new_path=to[1],
+            follow=follow,
+            who=caller,
+        )
+
+    if isinstance((yield from ask_two_paths(task, (start, old), (new_base, new), request)), OpenFile):
+        raise OSError(EXDEV, "")
     return 0
-
-
-def _as_is(base: int, path: bytes) -> Asking:
-    return base, path
-    yield
-
-
-def _followed(task: Task, base: int, path: bytes) -> Asking:
-    """Return the handle and path that are left of a path when its magic links are followed.
-
-    linkat(2) of /proc/self/fd/N so names what is open there: the way to give an O_TMPFILE file its name.
-    """
-    caller, root = who(task), task.group.fs.root
-    reached = [(base, path)]
-
-    def request(at: int, rest: bytes) -> GetStatus:
-        reached.append((at, rest))
-        return GetStatus(root=root, base=at, path=rest, follow=True, who=caller)
-
-    reply = yield from ask_path(task, base, path, request)
-    if isinstance(reply, OpenFile):
-        raise OSError(ENOENT, "")
-    return reached[-1]
 
 
 @syscall(88)
@@ -600,10 +586,14 @@ def symlinkat(task: Task, target: PathName, dirfd: S32, path: PathName) -> Askin
 
 
 def _symlink(task: Task, target: bytes, dirfd: int, path: bytes) -> Asking:
-    group = task.group
-    base = base_of(task, dirfd, _named(path))
-    message = Symlink(root=group.fs.root, base=base, path=path, target=_named(target), who=who(task))
-    yield Ask(group.mount_namespace, message)
+    root, caller = task.group.fs.root, who(task)
+    _named(target)
+    yield from ask_path(
+        task,
+        base_of(task, dirfd, _named(path)),
+        path,
+        lambda base, rest: Symlink(root=root, base=base, path=rest, target=target, who=caller),
+    )
     return 0
 
 
@@ -811,6 +801,8 @@ _STATFS: Final = struct.Struct("<qqQQQQQiiqqq32x")
 _ANONYMOUS_FS_MAGIC: Final = {stat.S_IFIFO: 0x50495045, stat.S_IFSOCK: 0x534F434B, 0: 0x09041934}
 _TMPFS_MAGIC: Final = 0x01021994
 _FSTYPE_MAX: Final = 4096
+#: MS_BIND and MS_MOVE: the source is a path.
+_MS_OF_A_PLACE: Final = 4096 | 8192
 
 
 @syscall(137)
@@ -851,17 +843,25 @@ def mount(task: Task, source: Address, target: PathName, kind: Address, flags: U
     data_text = memory.read_string(data, _FSTYPE_MAX - 1) if data else b""
     if not group.credentials.has(CAP_SYS_ADMIN):
         raise OSError(EPERM, "")
-    message = Mount(
-        root=group.fs.root,
-        base=base_of(task, AT_FDCWD, _named(target)),
-        source=source_text,
-        target=target,
-        type=type_text,
-        flags=flags,
-        data=data_text,
-        who=who(task),
-    )
-    yield Ask(group.mount_namespace, message)
+    if flags & _MS_OF_A_PLACE and not source_text:
+        raise OSError(EINVAL, "")
+    caller, root, cwd = who(task), group.fs.root, group.fs.cwd
+
+    def request(at: tuple[int, bytes], to: tuple[int, bytes]) -> Mount:
+        return Mount(
+            root=root,
+            source_base=at[0],
+            source=at[1],
+            base=to[0],
+            target=to[1],
+            type=type_text,
+            flags=flags,
+            data=data_text,
+            who=caller,
+        )
+
+    if isinstance((yield from ask_two_paths(task, (cwd, source_text), (cwd, _named(target)), request)), OpenFile):
+        raise OSError(ENOTDIR, "")
     return 0
 
 
@@ -872,9 +872,13 @@ def umount2(task: Task, target: PathName, flags: S32) -> Asking:
     group = task.group
     if not group.credentials.has(CAP_SYS_ADMIN):
         raise OSError(EPERM, "")
+    root, caller = group.fs.root, who(task)
     base = base_of(task, AT_FDCWD, _named(target))
-    message = Unmount(root=group.fs.root, base=base, target=target, flags=flags, who=who(task))
-    yield Ask(group.mount_namespace, message)
+    reply = yield from ask_path(
+        task, base, target, lambda at, rest: Unmount(root=root, base=at, target=rest, flags=flags, who=caller)
+    )
+    if isinstance(reply, OpenFile):
+        raise OSError(EINVAL, "")
     return 0
 
 

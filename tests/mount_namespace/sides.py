@@ -280,7 +280,7 @@ class Guest(Side):
         return statfs.get_file_system_status(self.tree, m.GetFileSystemStatus(**self.at(path)))
 
     def mount(self, source: bytes, target: bytes, kind: str, flags: int = 0, data: bytes = b"") -> None:
-        fields = {"root": self.root, "base": self.root, "who": self.who}
+        fields = {"root": self.root, "base": self.root, "source_base": self.root, "who": self.who}
         mounting.mount(self.tree, m.Mount(source=source, target=target, type=kind, flags=flags, data=data, **fields))
 
     def unmount(self, target: bytes, flags: int = 0) -> None:
