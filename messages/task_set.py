@@ -312,6 +312,8 @@ class Kill(Message):
     signo: int
     #: The 128-byte siginfo_t that the target will see.
     siginfo: bytes
+    #: For a pidfd, the serial of the group that *pid* must still name; -1: whoever has *pid*.
+    target_group: int = -1
 
 
 @message(tag=0x32A, receiver="task_set", mode=Mode.TELL)
@@ -398,7 +400,10 @@ class CommandChanged(Message):
 
 @message(tag=0x332, receiver="task_set", mode=Mode.TELL)
 class QueryProcess(Message):
-    """thread_group -> task_set, petition: an attribute of another process: "exists", "priority"; Answer.value."""
+    """thread_group -> task_set, petition: an attribute of another process; Answer.value.
+
+    *attribute*: "exists", "priority", "pidfd" (the serial of its group; Answer.extra is (1,) when it has exited).
+    """
 
     group: int
     tid: int
@@ -435,3 +440,11 @@ class NiceChanged(Message):
 
     group: int
     nice: int
+
+
+@message(tag=0x344, receiver="task_set", mode=Mode.TELL)
+class WatchExit(Message):
+    """thread_group or worker -> task_set, tell: tell *worker*, whose pidfd names *group*, WatchedExited in time."""
+
+    group: int
+    worker: str

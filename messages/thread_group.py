@@ -192,3 +192,10 @@ class LoadWorker(Message):
     token: int
     #: Tokens of what takes the place of the host's standard streams; -1 or missing: /dev/null.
     stdio: tuple[int, ...] = ()
+
+
+@message(tag=0x507, receiver="worker", mode=Mode.TELL)
+class WatchedExited(Message):
+    """task_set -> worker, tell: a process that a pidfd of this worker names has exited, or was gone already."""
+
+    group: int

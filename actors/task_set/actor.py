@@ -171,6 +171,11 @@ class TaskSet(Actor):
             self._forget_numbering(process)
             self._exit_happened()
 
+    @handles(messages.WatchExit)
+    def watch_exit(self, message: messages.WatchExit) -> None:
+        """A pidfd waits for an exit."""
+        exits.watch(self.tree, message)
+
     @handles(messages.Executed)
     def executed(self, message: messages.Executed) -> None:
         """A process runs another program."""

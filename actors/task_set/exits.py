@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...messages.kernel import AllExited, ProcessExited
-from ...messages.thread_group import ReparentedTo, Signal
+from ...messages.thread_group import ReparentedTo, Signal, WatchedExited
 from ..thread_group.siginfo import CLD_CONTINUED, CLD_STOPPED, SIGCHLD, SIGCONT, SIGKILL
 from . import birth, jobs, proc, terminals, wait
 from .process import INIT, Process, ProcessState
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...messages import task_set as messages
     from .tree import ProcessTree
 
-__all__ = ["group_continued", "group_exited", "group_stopped", "thread_exited", "worker_lost"]
+__all__ = ["group_continued", "group_exited", "group_stopped", "thread_exited", "watch", "worker_lost"]
 
 
 # -- threads ----------------------------------------------------------------------------------------------------
@@ -90,11 +90,27 @@ def _exit(tree: ProcessTree, process: Process) -> None:
                 max_rss_kib=max(process.max_rss_kib, process.children_max_rss_kib),
             )
         )
+    _tell_watchers(tree, process)
     parent = _announce(tree, process)
     wait.wake(tree, heir)
     wait.wake(tree, parent)
     if all(p.dead for p in tree.guests()):
         tree.tell_kernel(AllExited())
+
+
+def watch(tree: ProcessTree, message: messages.WatchExit) -> None:
+    """Remember who wants to know of an exit, or say that it has happened."""
+    process = tree.processes.get(message.group)
+    if process is None or process.dead:
+        tree.tell_worker(message.worker, WatchedExited(group=message.group))
+    elif message.worker not in process.watchers:
+        process.watchers.append(message.worker)
+
+
+def _tell_watchers(tree: ProcessTree, process: Process) -> None:
+    watchers, process.watchers = process.watchers, []
+    for worker in watchers:
+        tree.tell_worker(worker, WatchedExited(group=process.group))
 
 
 def _become_zombie(tree: ProcessTree, process: Process) -> None:

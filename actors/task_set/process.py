@@ -122,6 +122,8 @@ class Process:
     children_user_ns: int = 0
     children_system_ns: int = 0
     children_max_rss_kib: int = 0
+    #: Addresses of the workers whose pidfds wait for its exit.
+    watchers: list[str] = field(default_factory=list)
     #: Epoch of the pause that it has been told, 0 for none.
     epoch: int = 0
     #: Of an embryo: the serial and the thread that fork.

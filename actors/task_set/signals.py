@@ -32,6 +32,8 @@ def kill(tree: ProcessTree, caller: Process, message: messages.Kill) -> None:
         errno = _send_to_thread(tree, caller, message)
     elif message.pid > 0:
         target = tree.by_tid.get(message.pid)
+        if target is not None and message.target_group not in (-1, target.group):
+            target = None
         errno = ESRCH if target is None else _send(tree, caller, target, message)
     elif message.pid == -1:
         errno = _send_to_all(tree, caller, message)

@@ -218,6 +218,10 @@ class ProcessTree:
         """Tell Kernel."""
         self._send("kernel", message)
 
+    def tell_worker(self, worker: str, message: Message) -> None:
+        """Tell a Worker."""
+        self._send(worker, message)
+
     def tell_mounts(self, message: Message) -> None:
         """Tell MountNamespace, once there is one."""
         if self.mount_namespace:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin", "cancel", "wake"]
 
-P_ALL, P_PID, P_PGID = 0, 1, 2
+P_ALL, P_PID, P_PGID, P_PIDFD = 0, 1, 2, 3
 WNOHANG = 1
 WUNTRACED = 2
 WEXITED = 4
@@ -91,7 +91,8 @@ def _candidates(tree: ProcessTree, caller: Process, wait: ParkedWait) -> list[Pr
 
 def _is_eligible(wait: ParkedWait, child: Process) -> bool:
     """Linux: eligible_pid and eligible_child."""
-    if wait.id_type == P_PID and child.pid != wait.id or wait.id_type == P_PGID and child.pgid != wait.id:
+    named = {P_PID: child.pid, P_PGID: child.pgid, P_PIDFD: child.group}
+    if named.get(wait.id_type, wait.id) != wait.id:
         return False
     return bool(wait.options & WALL) or (child.exit_signal != SIGCHLD) == bool(wait.options & WCLONE)
 

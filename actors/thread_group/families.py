@@ -15,6 +15,7 @@ FAMILIES: tuple[str, ...] = (
     "sys_process",
     "sys_memory",
     "sys_signal",
+    "sys_pidfd",
     "sys_futex",
     "sys_time",
     "sys_timerfd",

@@ -23,6 +23,7 @@ from .epoll_file import EpollFile
 from .event_file import EventFile
 from .guest_clocks import ClockKey
 from .open_file import ACCESS_MODE, Identity, OpenFile
+from .pid_file import PidFile
 from .pipe import PipeFile
 from .regular_file import MemoryFile, RegularFile
 from .save_memory import fingerprint, restore_contents
@@ -382,6 +383,12 @@ def _make_signalfd(loader: FilesLoader, state: dict[str, Any], identity: Identit
     return file
 
 
+def _make_pidfd(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
+    file = PidFile(loader.worker, state["pid"], state["serial"], state["flags"], exited=state["exited"])
+    file.identity = identity
+    return file
+
+
 def _make_timerfd(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
     file = TimerFile(loader.worker, ClockKey(*state["alarm"]["key"]), state["flags"])
     file.identity = identity
@@ -426,5 +433,6 @@ _MAKERS: Final[dict[str, Callable[[FilesLoader, dict[str, Any], Identity], OpenF
     "epoll": _make_epoll,
     "signalfd": _make_signalfd,
     "timerfd": _make_timerfd,
+    "pidfd": _make_pidfd,
     "socket": _make_socket,
 }

@@ -18,6 +18,7 @@ __all__ = [
     "kernel_siginfo",
     "poll_siginfo",
     "queued_siginfo",
+    "signo_of",
     "timer_siginfo",
 ]
 
@@ -146,6 +147,12 @@ def clean_fault(host: bytes) -> bytes:
     if signo == SIGSEGV and code == _SEGV_PKUERR:
         return clean[:32] + host[32:36] + clean[36:]
     return clean
+
+
+def signo_of(siginfo: bytes) -> int:
+    """Return si_signo."""
+    signo: int = _HEAD.unpack_from(siginfo)[0]
+    return signo
 
 
 def code_of(siginfo: bytes) -> int:

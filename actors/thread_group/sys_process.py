@@ -6,14 +6,16 @@ Linux counterpart: kernel/exit.c (wait), kernel/sys.c (limits, usage, prctl).
 from __future__ import annotations
 
 import enum
+import os
 import struct
-from errno import EINVAL, EPERM, ESRCH
+from errno import EAGAIN, EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from ...messages.task_set import CommandChanged, Subreaper, Wait
 from . import signals
 from .credentials import CAP_SYS_RESOURCE
 from .limits import Resource
+from .pid_file import pid_file_of
 from .table import S32, U32, U64, Address, syscall
 from .task import ERESTARTSYS, Petition, Task
 
@@ -91,26 +93,38 @@ def wait4(task: Task, pid: S32, status: Address, options: U32, usage: Address) -
     return child
 
 
-@syscall(247, partial="P_PIDFD is refused with EINVAL")
+@syscall(247)
 def waitid(task: Task, id_type: S32, number: S32, info: Address, options: U32, usage: Address) -> object:
-    """waitid(2): wait for a child's change of state. ECHILD, EFAULT, EINVAL, EINTR."""
+    """waitid(2): wait for a child's change of state. EAGAIN (O_NONBLOCK), EBADF, ECHILD, EFAULT, EINTR, EINVAL."""
     if options & ~int(_WAITID_OPTIONS) or not options & (_W.EXITED | _W.UNTRACED | _W.CONTINUED):
         raise OSError(EINVAL, "")
-    if id_type not in (_P_ALL, _P_PID, _P_PGID) or (id_type == _P_PID and number <= 0):
-        raise OSError(EINVAL, "")
-    if id_type == _P_PGID and number < 0:
-        raise OSError(EINVAL, "")
-    if id_type == _P_PGID and number == 0:
-        number = task.group.pgid
-    found = _wait(task, id_type, number, options)
+    polls = task.memo.get("nonblocking_pidfd", False)
+    if task.answer is None:
+        number, nonblocking = _waited_for(task, id_type, number)
+        polls = task.memo["nonblocking_pidfd"] = nonblocking and not options & _W.NOHANG
+    found = _wait(task, id_type, number, options | _W.NOHANG if polls else options)
     if not isinstance(found, tuple):
         return found
     child, extra = found
+    if polls and not child:
+        raise BlockingIOError(EAGAIN, "")
     if child and usage:
         task.memory.write(usage, rusage(extra[2], extra[3], extra[4]))
     if info:
         task.memory.write(info, _child_info(child, extra))
     return 0
+
+
+def _waited_for(task: Task, id_type: int, number: int) -> tuple[int, bool]:
+    """Return the id that TaskSet knows, and whether it is a pidfd with O_NONBLOCK. EBADF, EINVAL."""
+    if id_type not in (_P_ALL, _P_PID, _P_PGID, _P_PIDFD) or (id_type == _P_PID and number <= 0):
+        raise OSError(EINVAL, "")
+    if id_type in (_P_PGID, _P_PIDFD) and number < 0:
+        raise OSError(EINVAL, "")
+    if id_type == _P_PIDFD:
+        file = pid_file_of(task, number)
+        return file.serial, bool(file.flags & os.O_NONBLOCK)
+    return number or (task.group.pgid if id_type == _P_PGID else 0), False
 
 
 def _child_info(pid: int, extra: tuple[int, ...]) -> bytes:

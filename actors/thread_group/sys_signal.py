@@ -35,7 +35,7 @@ from .task import ERESTARTNOHAND, NO_RESULT, Block, Petition, Task
 if TYPE_CHECKING:
     from .actor import ThreadGroup
 
-__all__: list[str] = []
+__all__ = ["check_signo", "read_siginfo", "user_siginfo"]
 
 _SIGSET_BYTES: Final = 8
 _SIGACTION: Final = struct.Struct("<QQQQ")
@@ -217,7 +217,8 @@ def rt_sigtimedwait(task: Task, wanted: Address, info: Address, timeout: Address
 # -- sending ------------------------------------------------------------------------------------------------------
 
 
-def _user_siginfo(task: Task, signo: int, code: int) -> bytes:
+def user_siginfo(task: Task, signo: int, code: int) -> bytes:
+    """Return the siginfo_t of a signal that the caller sends."""
     return si.kernel_siginfo(signo, code, task.group.pid, task.group.credentials.ruid)
 
 
@@ -236,7 +237,8 @@ def _petition(task: Task, pid: int, tid: int, signo: int, siginfo: bytes) -> obj
     return answer.value
 
 
-def _check_signo(signo: int) -> None:
+def check_signo(signo: int) -> None:
+    """EINVAL for a number that no signal has; 0 sends nothing."""
     if not 0 <= signo <= si.NSIG:
         raise OSError(EINVAL, "no such signal")
 
@@ -244,9 +246,9 @@ def _check_signo(signo: int) -> None:
 @syscall(62)
 def kill(task: Task, pid: S32, signo: S32) -> object:
     """kill(2): send a signal to a process, a process group, or all. EINVAL, EPERM, ESRCH."""
-    siginfo = _user_siginfo(task, signo, si.SI_USER) if 0 <= signo <= si.NSIG else b""
+    siginfo = user_siginfo(task, signo, si.SI_USER) if 0 <= signo <= si.NSIG else b""
     if pid > 0 and (pid == task.group.pid or pid in task.group.tasks):
-        _check_signo(signo)
+        check_signo(signo)
         return _send_here(task, signo, siginfo, None)
     if pid == -(1 << 31):
         raise OSError(ESRCH, "")
@@ -275,13 +277,13 @@ def _tgkill(task: Task, tgid: int, tid: int, signo: int) -> object:
         target = group.tasks.get(tid)
         if target is None or tgid not in (0, group.pid):
             raise OSError(ESRCH, "")
-        _check_signo(signo)
-        return _send_here(task, signo, _user_siginfo(task, signo, si.SI_TKILL), target)
-    _check_signo(signo)
-    return _petition(task, tgid, tid, signo, _user_siginfo(task, signo, si.SI_TKILL))
+        check_signo(signo)
+        return _send_here(task, signo, user_siginfo(task, signo, si.SI_TKILL), target)
+    check_signo(signo)
+    return _petition(task, tgid, tid, signo, user_siginfo(task, signo, si.SI_TKILL))
 
 
-def _read_siginfo(task: Task, address: int, signo: int, recipient: int) -> bytes:
+def read_siginfo(task: Task, address: int, signo: int, recipient: int) -> bytes:
     """Copy the caller's siginfo_t; only to itself may it pretend that the kernel or kill(2) sent it."""
     siginfo: bytes = task.memory.read(address, si.SIGINFO_BYTES)
     code = si.code_of(siginfo)
@@ -293,8 +295,8 @@ def _read_siginfo(task: Task, address: int, signo: int, recipient: int) -> bytes
 @syscall(129)
 def rt_sigqueueinfo(task: Task, pid: S32, signo: S32, info: Address) -> object:
     """rt_sigqueueinfo(2): send a signal with data to a process. EAGAIN, EFAULT, EINVAL, EPERM, ESRCH."""
-    siginfo = _read_siginfo(task, info, signo, pid)
-    _check_signo(signo)
+    siginfo = read_siginfo(task, info, signo, pid)
+    check_signo(signo)
     if pid == task.group.pid or (pid > 0 and pid in task.group.tasks):
         return _send_here(task, signo, siginfo, None)
     if pid <= 0:
@@ -307,8 +309,8 @@ def rt_tgsigqueueinfo(task: Task, tgid: S32, tid: S32, signo: S32, info: Address
     """rt_tgsigqueueinfo(2): send a signal with data to a thread. EAGAIN, EFAULT, EINVAL, EPERM, ESRCH."""
     if tgid <= 0 or tid <= 0:
         raise OSError(EINVAL, "")
-    siginfo = _read_siginfo(task, info, signo, tgid)
-    _check_signo(signo)
+    siginfo = read_siginfo(task, info, signo, tgid)
+    check_signo(signo)
     if tgid != task.group.pid:
         return _petition(task, tgid, tid, signo, siginfo)
     target = task.group.tasks.get(tid)

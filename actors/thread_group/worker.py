@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..runtime.loop import Timer
     from ..runtime.node import Node
     from .host import WorkerHost
+    from .pid_file import PidFile
     from .table import Entry
     from .task import Task
 
@@ -59,6 +60,8 @@ class Worker(Actor):
         self._channels: dict[Hashable, list[Task]] = {}
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
+        #: The pidfds of processes that have not exited, by the serial of their group.
+        self.pid_files: dict[int, list[PidFile]] = {}
         #: A save or a load in progress.
         self.saving: save.Saving | None = None
         self.loading: save.Loading | None = None
@@ -83,6 +86,12 @@ class Worker(Actor):
         """Timekeeper has spoken: from now on the guest's clocks read so."""
         self.clock.set_parameters(message)
         alarm.clock_changed(self)
+
+    @handles(messages.WatchedExited)
+    def watched_exited(self, message: messages.WatchedExited) -> None:
+        """The process of some pidfds has exited."""
+        for file in self.pid_files.pop(message.group, ()):
+            file.process_exited()
 
     @handles(messages.BeginSave)
     def begin_save(self, message: messages.BeginSave) -> Done:

@@ -191,3 +191,17 @@ def test_an_external_signal_reaches_the_terminals_foreground(stage: Any) -> None
     stage.job(shell, "tty_set_pgrp", child, terminal=88)
     external(stage, shell, 2, foreground=True)
     assert [stage.signals(pid) for pid in (shell, child)] == [[], [2]]
+
+
+def test_a_pidfd_names_a_process_and_not_who_has_its_number_later(stage: Any) -> None:
+    pid, target = stage.create(), stage.create()
+    serial = stage.call(pid, task_set.QueryProcess, pid=target, attribute="pidfd").value
+    fields = {"pid": target, "target_tid": 0, "signo": 10, "siginfo": bytes(128)}
+    assert stage.call(pid, task_set.Kill, target_group=serial + 1, **fields).errno == ESRCH
+    assert stage.call(pid, task_set.Kill, target_group=serial, **fields).errno == 0
+
+
+def test_a_pidfd_of_a_thread_is_EINVAL(stage: Any) -> None:
+    pid = stage.create()
+    tid = stage.thread(pid)
+    assert stage.call(pid, task_set.QueryProcess, pid=tid, attribute="pidfd").errno == EINVAL
