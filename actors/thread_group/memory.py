@@ -588,7 +588,7 @@ class MemoryManager(UserAccess):
     def snapshot_state(self, name_file: Callable[[Backing], Any]) -> dict[str, Any]:
         """Return everything but the pages as plain data; *name_file* gives a file the name that a save knows it by."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _INHERITED}
-        state["future_flags"] = self.future_flags
+        state["future_flags"], state["max_rss_kib"] = self.future_flags, self.max_rss_kib
         state["executable"] = None if self.executable is None else name_file(self.executable)
         state["vmas"] = [
             (v.start, v.end, v.flags, None if v.file is None else name_file(v.file), v.offset, v.name)
@@ -600,7 +600,7 @@ class MemoryManager(UserAccess):
         """Become what was saved, mapping everything in *task*'s empty address space; the pages come after."""
         for name in _INHERITED:
             setattr(self, name, state[name])
-        self.future_flags = state["future_flags"]
+        self.future_flags, self.max_rss_kib = state["future_flags"], state["max_rss_kib"]
         self.set_executable(None if state["executable"] is None else file_of(state["executable"]))
         for start, end, flags, file, offset, name in state["vmas"]:
             vma = Vma(start, end, flags, None if file is None else file_of(file), offset, name)
