@@ -41,6 +41,7 @@ class ZeroDevice(NullDevice):
 
     __slots__ = ()
     kind: ClassVar[str] = "zero"
+    splice_source: ClassVar[bool] = True
     fills: ClassVar[bool] = True
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
@@ -64,6 +65,7 @@ class RandomDevice(NullDevice):
 
     __slots__ = ()
     kind: ClassVar[str] = "random"
+    splice_source: ClassVar[bool] = True
     fills: ClassVar[bool] = True
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:

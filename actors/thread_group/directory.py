@@ -34,6 +34,7 @@ class Directory(OpenFile):
 
     __slots__ = ("offset",)
     kind: ClassVar[str] = "directory"
+    seekable: ClassVar[bool] = True
 
     def __init__(self, worker: Worker, identity: Identity, flags: int) -> None:
         super().__init__(worker, identity, flags)

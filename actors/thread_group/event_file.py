@@ -34,6 +34,7 @@ class EventFile(OpenFile):
     kind: ClassVar[str] = "eventfd"
     pollable: ClassVar[bool] = True
     atomic: ClassVar[bool] = True
+    splice_target: ClassVar[bool] = False
 
     @classmethod
     def make(cls, worker: Worker, value: int, flags: int) -> EventFile:
@@ -52,6 +53,10 @@ class EventFile(OpenFile):
         if len(data) < _COUNTER_BYTES:
             raise OSError(EINVAL, "")
         return self.worker.host.write(self.host_fd, data[:_COUNTER_BYTES])
+
+    def seek(self, task: Task, offset: int, whence: int) -> int:
+        """A position that means nothing (noop_llseek)."""
+        return 0
 
     def _fdinfo(self) -> dict[str, str]:
         text = self.worker.host.descriptor_information(self.host_fd)

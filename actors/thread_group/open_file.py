@@ -69,8 +69,18 @@ class Identity:
 class OpenFile:
     """An open file description. The maker holds the first reference."""
 
-    __slots__ = ("__weakref__", "epolls", "flags", "host_fd", "identity", "lock_families", "number", "owner", "references",
-                 "worker")  # fmt: skip
+    __slots__ = (
+        "__weakref__",
+        "epolls",
+        "flags",
+        "host_fd",
+        "identity",
+        "lock_families",
+        "number",
+        "owner",
+        "references",
+        "worker",
+    )
 
     #: Name of the kind in a saved state.
     kind: ClassVar[str] = ""
@@ -82,6 +92,9 @@ class OpenFile:
     piece_bytes: ClassVar[int] = 1 << 20
     #: pread(2), pwrite(2) and lseek(2) are there.
     seekable: ClassVar[bool] = False
+    #: sendfile(2) and splice(2) can read from it, or write to it.
+    splice_source: ClassVar[bool] = False
+    splice_target: ClassVar[bool] = True
     #: poll(2) waits on the host descriptor; else the file is always ready, and epoll_ctl(2) refuses it with EPERM.
     pollable: ClassVar[bool] = False
 

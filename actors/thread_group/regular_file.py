@@ -29,6 +29,7 @@ class RegularFile(OpenFile):
     kind: ClassVar[str] = "regular"
     fills: ClassVar[bool] = True
     seekable: ClassVar[bool] = True
+    splice_source: ClassVar[bool] = True
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
         """Read at the host's offset or at *offset*."""

@@ -78,6 +78,7 @@ class SocketFile(OpenFile):
     __slots__ = ("backlog", "connecting", "is_listening", "key", "name", "other", "pass_credentials", "peer",
                  "receive_timeout_ns", "send_timeout_ns", "type")  # fmt: skip
     kind: ClassVar[str] = "socket"
+    splice_source: ClassVar[bool] = True
     pollable: ClassVar[bool] = True
     piece_bytes: ClassVar[int] = 1 << 17
 
@@ -118,6 +119,8 @@ class SocketFile(OpenFile):
 
     def pull(self, task: Task, count: int, offset: int | None) -> Any:
         """read(2): recv without flags. What came along (descriptors) is lost, as on Linux."""
+        if not count:
+            return b""
         try:
             received = self.receive(count, 0)
         except BlockingIOError:

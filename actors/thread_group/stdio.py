@@ -42,6 +42,7 @@ class HostStream(OpenFile):
 
     __slots__ = ()
     kind: ClassVar[str] = "host_stream"
+    splice_source: ClassVar[bool] = True
     pollable: ClassVar[bool] = True
     piece_bytes: ClassVar[int] = _PIPE_BUF
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from errno import EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, ESPIPE, EXDEV
-from select import EPOLLIN, EPOLLOUT
+from errno import EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENODEV, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPIPE, ESPIPE, EXDEV
+from select import EPOLLERR, EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Any, Final
 
-from . import transfer
+from . import signals, transfer
 from .limits import RLIM_INFINITY, Resource
 from .pipe import PipeFile
 from .regular_file import RegularFile
 from .table import S32, S64, U32, U64, Address, syscall
-from .task import ERESTARTSYS
 from .transfer import MAX_RW_COUNT, file_of
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ _LOFF_MAX: Final = (1 << 63) - 1
 _SMALL_BYTES: Final = 1 << 16
 #: Bytes that one copying call moves before it returns with a partial count, so that others get their turn.
 _COPY_BYTES: Final = 8 << 20
-_CURRENT: Final = (1 << 64) - 1
+#: What a pipe or socket that polls as writable takes at once.
+_PIPE_BUF: Final = 4096
 
 
 class RwFlags(enum.IntFlag):
@@ -82,13 +82,22 @@ def _writable(task: Task, fd: int) -> OpenFile:
     return file
 
 
-def _positioned(file: OpenFile, offset: int) -> OpenFile:
-    """pread and pwrite: EINVAL for a negative offset, ESPIPE for what has no positions."""
+def _readable_at(task: Task, fd: int, offset: int) -> OpenFile:
+    """pread: EINVAL for a negative offset, then EBADF, then ESPIPE for what has no positions, then the access mode."""
     if offset < 0:
         raise OSError(EINVAL, "")
-    if not file.seekable:
+    if not file_of(task, fd).seekable:
         raise OSError(ESPIPE, "")
-    return file
+    return _readable(task, fd)
+
+
+def _writable_at(task: Task, fd: int, offset: int) -> OpenFile:
+    """pwrite, in the same order."""
+    if offset < 0:
+        raise OSError(EINVAL, "")
+    if not file_of(task, fd).seekable:
+        raise OSError(ESPIPE, "")
+    return _writable(task, fd)
 
 
 # -- read, write ----------------------------------------------------------------------------------------------------
@@ -124,18 +133,14 @@ def write(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
 @syscall(17)
 def pread64(task: Task, fd: S32, buffer: Address, count: U64, offset: S64) -> Any:
     """pread(2): read at *offset*. EBADF, EFAULT, EINVAL, EISDIR, ESPIPE."""
-    if offset < 0:
-        raise OSError(EINVAL, "")
-    file = _positioned(_readable(task, fd), offset)
+    file = _readable_at(task, fd, offset)
     return transfer.read(task, file, [(buffer, _count(count))], offset)
 
 
 @syscall(18)
 def pwrite64(task: Task, fd: S32, buffer: Address, count: U64, offset: S64) -> Any:
     """pwrite(2): write at *offset*. EBADF, EFAULT, EFBIG, EINVAL, ENOSPC, ESPIPE."""
-    if offset < 0:
-        raise OSError(EINVAL, "")
-    file = _positioned(_writable(task, fd), offset)
+    file = _writable_at(task, fd, offset)
     return transfer.write(task, file, [(buffer, _count(count))], offset)
 
 
@@ -154,26 +159,24 @@ def writev(task: Task, fd: S32, vector: Address, count: S32) -> Any:
 @syscall(295)
 def preadv(task: Task, fd: S32, vector: Address, count: S32, low: S64) -> Any:
     """preadv(2): readv at an offset. EBADF, EFAULT, EINVAL, ESPIPE."""
-    file = _positioned(_readable(task, fd), low)
+    file = _readable_at(task, fd, low)
     return transfer.read(task, file, task.memory.read_iovec(vector, count), low)
 
 
 @syscall(296)
 def pwritev(task: Task, fd: S32, vector: Address, count: S32, low: S64) -> Any:
     """pwritev(2): writev at an offset. EBADF, EFAULT, EFBIG, EINVAL, ESPIPE."""
-    file = _positioned(_writable(task, fd), low)
+    file = _writable_at(task, fd, low)
     return transfer.write(task, file, task.memory.read_iovec(vector, count), low)
 
 
 @syscall(327)
 def preadv2(task: Task, fd: S32, vector: Address, count: S32, low: S64, _high: U64, flags: U32) -> Any:
     """preadv2(2): preadv with RWF_* flags; offset -1 means the position. EOPNOTSUPP for unknown flags."""
-    file = _readable(task, fd)
+    offset = None if low == -1 else low
+    file = _readable(task, fd) if offset is None else _readable_at(task, fd, offset)
     if flags & ~_READ_RW_FLAGS:
         raise OSError(EOPNOTSUPP, "")
-    offset = None if low == -1 else low
-    if offset is not None:
-        _positioned(file, offset)
     wait = not flags & RwFlags.NOWAIT
     return transfer.read(task, file, task.memory.read_iovec(vector, count), offset, wait=wait)
 
@@ -181,12 +184,10 @@ def preadv2(task: Task, fd: S32, vector: Address, count: S32, low: S64, _high: U
 @syscall(328)
 def pwritev2(task: Task, fd: S32, vector: Address, count: S32, low: S64, _high: U64, flags: U32) -> Any:
     """pwritev2(2): pwritev with RWF_* flags; offset -1 means the position. EOPNOTSUPP for unknown flags."""
-    file = _writable(task, fd)
+    offset = None if low == -1 else low
+    file = _writable(task, fd) if offset is None else _writable_at(task, fd, offset)
     if flags & ~_ALL_RW_FLAGS:
         raise OSError(EOPNOTSUPP, "")
-    offset = None if low == -1 else low
-    if offset is not None:
-        _positioned(file, offset)
     buffers = task.memory.read_iovec(vector, count)
     if flags & RwFlags.APPEND and isinstance(file, RegularFile):
         data = transfer.gather(task, buffers, 0, _COPY_BYTES)
@@ -314,67 +315,86 @@ def _move(task: Task, source: OpenFile, target: OpenFile, count: int, offset: in
     limit = min(count, _COPY_BYTES)
     while done < limit:
         wanted = min(limit - done, target.piece_bytes, source.piece_bytes)
-        at = None if offset is None else offset + done
         try:
-            data = source.pull(task, wanted, at)
-            if type(data) is not bytes or not data:
-                return done or (data if type(data) is not bytes else 0)
-            taken = target.push(task, data, None)
+            taken, got = _move_piece(task, source, target, wanted, None if offset is None else offset + done)
         except OSError:
             if done:
                 return done
             raise
-        if taken < len(data) and offset is None:
-            source.unread(len(data) - taken)
+        if type(taken) is not int:
+            return done or taken
         done += taken
-        if taken < len(data):
+        if not taken or taken < got:
             break
     return done
 
 
+def _move_piece(task: Task, source: OpenFile, target: OpenFile, count: int, offset: int | None) -> tuple[Any, int]:
+    """Move up to *count* bytes: return how many the target took (or another outcome), and how many there were."""
+    data = source.pull(task, count, offset)
+    if type(data) is not bytes or not data:
+        return (0 if data == b"" else data), 0
+    taken: Any = 0
+    try:
+        taken = target.push(task, data, None)
+    finally:
+        left = len(data) - (taken if type(taken) is int else 0)
+        if offset is None and left:
+            source.unread(left)
+    return taken, len(data)
+
+
 @syscall(40)
 def sendfile(task: Task, out_fd: S32, in_fd: S32, offset_address: Address, count: U64) -> Any:
-    """sendfile(2): copy from a file to any descriptor. EAGAIN, EBADF, EFAULT, EINVAL, ESPIPE."""
+    """sendfile(2): copy from a file to any descriptor. EAGAIN, EBADF, EFAULT, EINVAL, EPIPE, ESPIPE."""
     source = _readable(task, in_fd)
     offset = _read_offset(task, offset_address)
     if offset is not None and not source.seekable:
         raise OSError(ESPIPE, "")
     target = _writable(task, out_fd)
-    if target.flags & os.O_APPEND or not source.seekable or target.atomic:
+    if not isinstance(target, PipeFile) and (target.flags & os.O_APPEND or not source.seekable):
         raise OSError(EINVAL, "")
-    done = task.memo.get("done", 0)
-    start = None if offset is None else offset
     count = _count(count)
-    while done < count:
+    done = task.memo.get("done", 0)
+    while True:
         try:
-            moved = _send(task, source, target, min(count - done, _COPY_BYTES), start)
+            moved = _send(task, source, target, min(count - done, _COPY_BYTES), offset)
         except BlockingIOError:
-            if target.flags & os.O_NONBLOCK:
-                if done:
-                    break
-                raise
-            task.memo["done"] = done
-            return target.wait(EPOLLOUT, done or ERESTARTSYS)
-        except BrokenPipeError:
-            from . import signals
-
-            signals.send_sigpipe(task)
+            return _wait_to_send(task, source, target, done)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                signals.send_sigpipe(task)
             if done:
-                break
+                return done
             raise
         if type(moved) is not int:
             return moved
-        if not moved:
-            break
         done += moved
-        if start is not None:
-            start += moved
-            task.memory.write_s64(offset_address, start)
-    return done
+        if offset is not None:
+            offset += moved
+            task.memory.write_s64(offset_address, offset)
+        if not moved or done >= count or not isinstance(source, RegularFile):
+            return done
+
+
+def _wait_to_send(task: Task, source: OpenFile, target: OpenFile, done: int) -> Any:
+    """Go on until all is sent, unless the target has O_NONBLOCK."""
+    if not done:
+        return _wait_to_splice(source, target, 0)
+    if target.flags & os.O_NONBLOCK:
+        return done
+    task.memo["done"] = done
+    return target.wait(EPOLLOUT, done)
 
 
 def _send(task: Task, source: OpenFile, target: OpenFile, count: int, offset: int | None) -> Any:
     """One step of sendfile: the host's, or by way of our memory."""
+    if isinstance(target, PipeFile):
+        _check_space(target)
+    if not count:
+        return 0
+    if not source.splice_source or not target.splice_target:
+        raise OSError(EINVAL, "")
     limited = task.group.limits.soft(Resource.FSIZE) != RLIM_INFINITY
     direct = isinstance(source, RegularFile) and isinstance(target, (RegularFile, PipeFile))
     if not direct or limited:
@@ -387,34 +407,55 @@ def _send(task: Task, source: OpenFile, target: OpenFile, count: int, offset: in
     return moved
 
 
+def _check_space(target: OpenFile) -> None:
+    """wait_for_space: a pipe without readers, or a full one, counts before anything else. EPIPE, EAGAIN."""
+    ready = dict(target.worker.host.poll(((target.host_fd, EPOLLOUT),))).get(target.host_fd, 0)
+    if ready & EPOLLERR:
+        raise BrokenPipeError(EPIPE, "")
+    if not ready & EPOLLOUT:
+        raise BlockingIOError(EAGAIN, "")
+
+
 @syscall(326)
 def copy_file_range(
     task: Task, in_fd: S32, in_offset: Address, out_fd: S32, out_offset: Address, count: U64, flags: U32
 ) -> Any:
     """copy_file_range(2): copy between regular files. EBADF, EFBIG, EINVAL, EISDIR, EXDEV."""
-    source, target = _readable(task, in_fd), _writable(task, out_fd)
-    from_ = _read_offset(task, in_offset)
-    to = _read_offset(task, out_offset)
+    source, target = task.group.files.get(in_fd), task.group.files.get(out_fd)
+    start, end = _signed_offset(task, in_offset), _signed_offset(task, out_offset)
     if flags:
         raise OSError(EINVAL, "")
+    _check_copy(source, target)
+    if not isinstance(source, RegularFile) or not isinstance(target, RegularFile):
+        # Made-up text has no size that could be copied: Linux says so, and cat and cp go on with read(2).
+        raise OSError(EXDEV, "")
+    at = source.position() if start is None else start
+    to = target.position() if end is None else end
+    if at < 0 <= at + count or to < 0 <= to + count:
+        raise OSError(EOVERFLOW, "")
+    count = min(_count(count), _COPY_BYTES, max(0, task.worker.host.file_status(source.host_fd)[7] - at))
+    if source.ino == target.ino and source.dev == target.dev and to + count > at and to < at + count:
+        raise OSError(EINVAL, "")
+    if at < 0 or to < 0:
+        raise OSError(EINVAL, "")
+    moved = _copy(task, source, target, count, at, to) if count else 0
+    _advance(task, source, in_offset, at + moved)
+    _advance(task, target, out_offset, to + moved)
+    return moved
+
+
+def _signed_offset(task: Task, address: int) -> int | None:
+    return task.memory.read_s64(address) if address else None
+
+
+def _check_copy(source: OpenFile, target: OpenFile) -> None:
+    """generic_file_rw_checks: types before access modes."""
     if stat.S_ISDIR(source.mode) or stat.S_ISDIR(target.mode):
         raise OSError(EISDIR, "")
     if not stat.S_ISREG(source.mode) or not stat.S_ISREG(target.mode):
         raise OSError(EINVAL, "")
-    if target.flags & os.O_APPEND:
+    if not source.readable or not target.writable or target.flags & os.O_APPEND:
         raise OSError(EBADF, "")
-    if not isinstance(source, RegularFile) or not isinstance(target, RegularFile):
-        # Made-up text has no size that could be copied: Linux says so, and cat and cp go on with read(2).
-        raise OSError(EXDEV, "")
-    start = source.position() if from_ is None else from_
-    end = target.position() if to is None else to
-    count = min(_count(count), _COPY_BYTES)
-    if source.ino == target.ino and source.dev == target.dev and abs(start - end) < count:
-        raise OSError(EINVAL, "")
-    moved = _copy(task, source, target, count, start, end)
-    _advance(task, source, in_offset, start + moved)
-    _advance(task, target, out_offset, end + moved)
-    return moved
 
 
 def _copy(task: Task, source: RegularFile, target: RegularFile, count: int, start: int, end: int) -> int:
@@ -455,7 +496,8 @@ def splice(
     source_is_pipe, target_is_pipe = isinstance(source, PipeFile), isinstance(target, PipeFile)
     if source_is_pipe and in_offset or target_is_pipe and out_offset:
         raise OSError(ESPIPE, "")
-    if not (source_is_pipe or target_is_pipe) or source is target or target.flags & os.O_APPEND or target.atomic:
+    both_ends_of_one = source_is_pipe and target_is_pipe and source.ino == target.ino
+    if not (source_is_pipe or target_is_pipe) or both_ends_of_one or target.flags & os.O_APPEND:
         raise OSError(EINVAL, "")
     start, end = _read_offset(task, in_offset), _read_offset(task, out_offset)
     if start is not None and not source.seekable or end is not None and not target.seekable:
@@ -464,6 +506,9 @@ def splice(
         moved = _splice(task, source, target, min(_count(count), _COPY_BYTES), start, end)
     except BlockingIOError:
         return _wait_to_splice(source, target, flags)
+    except BrokenPipeError:
+        signals.send_sigpipe(task)
+        raise
     if type(moved) is int and moved > 0:
         if start is not None:
             task.memory.write_s64(in_offset, start + moved)
@@ -472,9 +517,13 @@ def splice(
     return moved
 
 
-def _splice(
-    task: Task, source: OpenFile, target: OpenFile, count: int, start: int | None, end: int | None
-) -> Any:
+def _splice(task: Task, source: OpenFile, target: OpenFile, count: int, start: int | None, end: int | None) -> Any:
+    if isinstance(target, PipeFile) and not isinstance(source, PipeFile):
+        _check_space(target)
+        if not source.splice_source:
+            raise OSError(EINVAL, "")
+    elif not target.splice_target:
+        raise OSError(EINVAL, "")
     host_kinds = (PipeFile, RegularFile)
     if isinstance(source, host_kinds) and isinstance(target, host_kinds):
         at, to = -1 if start is None else start, -1 if end is None else end
@@ -482,22 +531,19 @@ def _splice(
     if end is not None:
         data = source.pull(task, min(count, source.piece_bytes), start)
         return target.push(task, data, end) if type(data) is bytes else data
-    if isinstance(target, PipeFile):
-        # What a full pipe does not take could not be given back to a socket: take no more than fits.
-        if not task.worker.host.poll(((target.host_fd, EPOLLOUT),)):
-            raise BlockingIOError(EAGAIN, "")
-        count = min(count, 4096)
-    return _move(task, source, target, count, start)
+    # What the target does not take could not be given back to a pipe or a socket: take no more than fits.
+    if target.pollable and not task.worker.host.poll(((target.host_fd, EPOLLOUT),)):
+        raise BlockingIOError(EAGAIN, "")
+    return _move(task, source, target, min(count, _PIPE_BUF) if target.pollable else count, start)
 
 
 def _wait_to_splice(source: OpenFile, target: OpenFile, flags: int) -> Any:
-    """Wait for the side that is not ready."""
-    if flags & SpliceFlags.NONBLOCK or (source.flags | target.flags) & os.O_NONBLOCK:
+    """Wait for the side that is not ready; that side's O_NONBLOCK says whether."""
+    waits_for_source = source.pollable and not source.worker.host.poll(((source.host_fd, EPOLLIN),))
+    file, events = (source, EPOLLIN) if waits_for_source else (target, EPOLLOUT)
+    if flags & SpliceFlags.NONBLOCK or (file.flags | target.flags) & os.O_NONBLOCK:
         raise BlockingIOError(EAGAIN, "")
-    host = source.worker.host
-    if source.pollable and not host.poll(((source.host_fd, EPOLLIN),)):
-        return source.wait(EPOLLIN)
-    return target.wait(EPOLLOUT)
+    return file.wait(events)
 
 
 @syscall(276)

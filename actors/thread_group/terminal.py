@@ -84,6 +84,7 @@ class Terminal(OpenFile):
 
     __slots__ = ("device",)
     kind: ClassVar[str] = "terminal"
+    splice_source: ClassVar[bool] = True
     pollable: ClassVar[bool] = True
     piece_bytes: ClassVar[int] = 1 << 16
     #: JobControl's *b*: asked through the master side.

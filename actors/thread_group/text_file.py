@@ -31,6 +31,7 @@ class TextFile(OpenFile):
     __slots__ = ("_position", "_text")
     kind: ClassVar[str] = "text"
     seekable: ClassVar[bool] = True
+    splice_target: ClassVar[bool] = False
 
     def __init__(self, worker: Worker, identity: Identity, flags: int, text: bytes | None) -> None:
         super().__init__(worker, identity, flags)

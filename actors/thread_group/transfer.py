@@ -110,9 +110,9 @@ def deliver(task: Task, file: OpenFile, buffers: Buffers, data: bytes, offset: i
             pass
     done = 0
     for address, length in buffers:
-        piece = data[done : done + length]
-        if not piece:
+        if done == len(data):
             break
+        piece = data[done : done + length]
         try:
             written = task.memory.write_partial(address, piece)
         except OSError:
