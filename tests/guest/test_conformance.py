@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_AS_ANYONE = ("pidfd", "process", "signals", "files", "pipes", "descriptors", "sockets", "memory", "time")
+_AS_ANYONE = ("pidfd", "process", "signals", "files", "pipes", "descriptors", "splice", "sockets", "memory", "time")
 
 
 def _check_lines(case: Case, placement: str, directory: Path) -> None:
