@@ -160,6 +160,6 @@ class EpollFile(OpenFile):
         return spent
 
     def spend(self, fd: int, file: OpenFile) -> None:
-        """A restored one-shot registration had fired: report nothing but what cannot be masked, until it is modified."""
+        """A restored one-shot registration had fired: report only what cannot be masked, until it is modified."""
         entry = self._by_key[fd, file.number]
         self.worker.host.epoll_modify(self.host_fd, entry.host_fd, entry.events & _PRIVATE_BITS)

@@ -1,6 +1,6 @@
 """The worker's port to the host: every host call that a thread group makes, one method each.
 
-Arguments and results are plain data (ints, bytes, tuples, None) and errors are OSError, so that a trace can record every
+Arguments and results are plain data (ints, bytes, tuples, None) and errors are OSError: so a trace can record every
 call and a replay can answer it with no host.  No other module of this folder calls ``os`` on host state.
 """
 
@@ -245,8 +245,8 @@ class WorkerHost:
     def bind_in_private(self, fd: int) -> tuple[int, bytes]:
         """bind(2) to a name that nobody else can reach, because it is gone at once.
 
-        Returns an O_PATH descriptor of the socket's inode, by which ``connect_socket`` and ``send_message`` find it, and the
-        name as the host reports it to peers.
+        Returns an O_PATH descriptor of the socket's inode, by which ``connect_socket`` and ``send_message`` find it, and
+        the name as the host reports it to peers.
         """
         directory = tempfile.mkdtemp(prefix="greenroom-")
         name = f"{directory}/s"

@@ -177,9 +177,7 @@ class OpenFile:
             self.host_fd = -1
         if identity.handle:
             for family in self.lock_families:
-                worker.tell(
-                    identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number)
-                )
+                worker.tell(identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number))
             worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,)))
 
     def closing(self) -> None:

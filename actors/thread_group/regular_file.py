@@ -131,7 +131,6 @@ class HostRegularFile(RegularFile):
             mount_id=0,
         )
 
-
     def reopen(self, task: Task, flags: int) -> OpenFile:
         """Another description of the same file."""
         kept = flags & (ACCESS_MODE | os.O_APPEND | os.O_TRUNC)

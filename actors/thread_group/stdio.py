@@ -78,9 +78,9 @@ def open_stdio(group: ThreadGroup, fds: Sequence[int], terminal: bool) -> None:
 
 
 def adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], owner: tuple[int, int]) -> OpenFile:
-    """Return the open file of host descriptor *fd*, which becomes ours, as standard stream *number* of *owner* (uid, gid).
+    """Return the open file of host descriptor *fd*, which becomes ours, as standard stream *number*.
 
-    *terminals* are those adopted with it.
+    *owner* is its (uid, gid); *terminals* are those adopted with it.
     """
     file = _adopt(worker, number, fd, terminals, owner)
     if file.host_fd >= 0:
@@ -142,7 +142,7 @@ def _is_terminal(worker: Worker, fd: int) -> bool:
 
 
 def _opened_anew(worker: Worker, fd: int, flags: int) -> int:
-    """Return a non-blocking description of the same file in place of *fd*, which is closed; -1 when the host refuses."""
+    """Return a non-blocking description of the same file in place of *fd*, which is closed; -1 when refused."""
     try:
         fresh = worker.host.reopen(fd, flags & ACCESS_MODE | os.O_NONBLOCK)
     except OSError:

@@ -203,7 +203,9 @@ _FD_CLOEXEC: Final = 1
 _F_UNLCK: Final = 2
 _F_OWNER_PID, _F_OWNER_PGRP = 1, 2
 #: Commands that an O_PATH descriptor knows (check_fcntl_cmd).
-_ON_PATH: Final = frozenset({_C.CREATED_QUERY, _C.DUPFD, _C.DUPFD_CLOEXEC, _C.DUPFD_QUERY, _C.GETFD, _C.SETFD, _C.GETFL})
+_ON_PATH: Final = frozenset(
+    {_C.CREATED_QUERY, _C.DUPFD, _C.DUPFD_CLOEXEC, _C.DUPFD_QUERY, _C.GETFD, _C.SETFD, _C.GETFL}
+)
 _LOCKING: Final = frozenset({_C.GETLK, _C.SETLK, _C.SETLKW, _C.OFD_GETLK, _C.OFD_SETLK, _C.OFD_SETLKW})
 
 

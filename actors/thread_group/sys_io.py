@@ -484,9 +484,7 @@ def _advance(task: Task, file: OpenFile, address: int, position: int) -> None:
 
 
 @syscall(275)
-def splice(
-    task: Task, in_fd: S32, in_offset: Address, out_fd: S32, out_offset: Address, count: U64, flags: U32
-) -> Any:
+def splice(task: Task, in_fd: S32, in_offset: Address, out_fd: S32, out_offset: Address, count: U64, flags: U32) -> Any:
     """splice(2): move data to or from a pipe. EAGAIN, EBADF, EINVAL, ESPIPE."""
     if not count:
         return 0

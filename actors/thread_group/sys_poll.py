@@ -335,9 +335,7 @@ def epoll_pwait(
 ) -> Any:
     """epoll_pwait(2): epoll_wait with a signal mask. EBADF, EFAULT, EINTR, EINVAL."""
     _use_sigmask(task, sigmask, size)
-    return _unmasked(
-        task, _epoll_wait(task, epoll, events, count, None if timeout_ms < 0 else timeout_ms * _NS_PER_MS)
-    )
+    return _unmasked(task, _epoll_wait(task, epoll, events, count, None if timeout_ms < 0 else timeout_ms * _NS_PER_MS))
 
 
 @syscall(441)

@@ -451,9 +451,7 @@ def _sendmsg(task: Task, file: SocketFile, message: int, flags: int) -> Any:
     return _send(task, file, buffers, flags, name, ancillary)
 
 
-def _send(
-    task: Task, file: SocketFile, buffers: Buffers, flags: int, name: bytes | None, ancillary: _Ancillary
-) -> Any:
+def _send(task: Task, file: SocketFile, buffers: Buffers, flags: int, name: bytes | None, ancillary: _Ancillary) -> Any:
     if name is None:
         return _send_pieces(task, file, buffers, flags, -1, ancillary)
     if file.type != _SOCK_DGRAM:
@@ -463,9 +461,7 @@ def _send(
     return _send_to(task, file, buffers, flags, name, ancillary)
 
 
-def _send_to(
-    task: Task, file: SocketFile, buffers: Buffers, flags: int, name: bytes, ancillary: _Ancillary
-) -> Asking:
+def _send_to(task: Task, file: SocketFile, buffers: Buffers, flags: int, name: bytes, ancillary: _Ancillary) -> Asking:
     if not name:
         raise OSError(EINVAL, "")
     bound = yield from _find(task, name, file.type)
@@ -680,9 +676,7 @@ def _recvmsg(task: Task, file: SocketFile, message: int, flags: int) -> Any:
     return outcome.length
 
 
-def _make_control(
-    task: Task, file: SocketFile, outcome: _Delivered, room: int, flags: int
-) -> tuple[bytes, bool]:
+def _make_control(task: Task, file: SocketFile, outcome: _Delivered, room: int, flags: int) -> tuple[bytes, bool]:
     """Return the control messages that fit in *room*, and whether something did not; installs the descriptors."""
     control, truncated = b"", False
     if file.pass_credentials:

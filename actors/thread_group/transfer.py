@@ -191,4 +191,3 @@ def _full(task: Task, file: OpenFile, done: int, *, wait: bool) -> Any:
         return _or_raise(done)
     task.memo["done"], task.memo["file"] = done, file.number
     return file.wait(EPOLLOUT, done or ERESTARTSYS)
-
