@@ -82,3 +82,10 @@ MAX_MAP_COUNT = 65530
 MAX_CACHED_EXECUTABLES = 256
 #: Times that a turn of the loop runs its queue before it looks at descriptors again: an ask and its answer take three.
 READY_ROUNDS_PER_TURN = 8
+
+# -- inotify: as /proc/sys/fs/inotify says ---------------------------------------------------------------------------
+
+#: Instances of one worker, watches of a sandbox, and events that wait for one instance.
+MAX_INOTIFY_INSTANCES = 128
+MAX_INOTIFY_WATCHES = 65536
+MAX_INOTIFY_EVENTS = 16384

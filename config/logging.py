@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, BinaryIO
 
-__all__ = ["LogSink", "configure_child", "configure_host", "get_logger"]
+__all__ = ["LogSink", "configure_child", "configure_host", "get_logger", "is_logged"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -29,14 +29,25 @@ class _LazyLogger:
         self._logger: Any = None
 
     def __getattr__(self, method: str) -> Any:
+        if method in _LEVELS and not is_logged(method):
+            return _ignore
         if self._logger is None:
             self._logger = _structlog().get_logger().bind(logger=self._name)
         return getattr(self._logger, method)
 
 
+def _ignore(_event: str, **_context: object) -> None:
+    """Take an event below the level."""
+
+
 def get_logger(name: str) -> Any:
     """Return structlog's logger for the module *name*."""
     return _LazyLogger(name)
+
+
+def is_logged(level: str) -> bool:
+    """Return whether events of *level* are written, so that nothing is gathered for those that are not."""
+    return _LEVELS[level] >= _LEVELS[_settings["level"]]
 
 
 def configure_child(level: str, **context: str) -> None:

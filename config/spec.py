@@ -18,6 +18,7 @@ from ..supervisor.errors import SpecError
 __all__ = [
     "DEFAULT_PATH",
     "DEFAULT_PLACEMENT",
+    "LOG_LEVELS",
     "MAX_BINDS",
     "MAX_NAME_LENGTH",
     "MAX_WORKERS",
@@ -47,6 +48,7 @@ MAX_TIMEOUT_NS = 366 * 86400 * 10**9
 PLATFORMS = ("ptrace",)
 PLACEMENTS = ("colocated", "split")
 NETWORKS = ("none",)
+LOG_LEVELS = ("debug", "info", "warning", "error")
 #: The faster of the two.
 DEFAULT_PLACEMENT = "colocated"
 
@@ -126,6 +128,8 @@ class SandboxSpec(Record):
     trace: str = ""
     #: Host file that gets the log as JSON lines; "": warnings and errors go to standard error.
     log_json: str = ""
+    #: Least level of what goes to *log_json*, one of LOG_LEVELS: "debug" has an event for every system call.
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         """Check every field. SpecError names the field, its value and what is allowed."""
@@ -137,6 +141,7 @@ class SandboxSpec(Record):
         _check_choice("platform", self.platform, PLATFORMS)
         _check_choice("placement", self.placement, PLACEMENTS)
         _check_choice("network", self.network, NETWORKS)
+        _check_choice("log_level", self.log_level, LOG_LEVELS)
         if not 1 <= self.workers <= MAX_WORKERS:
             raise SpecError.of("workers", self.workers, f"1 to {MAX_WORKERS}")
         if len(self.mounts) > MAX_BINDS:

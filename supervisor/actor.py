@@ -154,7 +154,7 @@ class Supervisor(Actor):
             endpoints=self.node.placement.endpoints,
             workers=self.spec.workers if self.spec.placement == "split" else 1,
             platform=self.spec.platform,
-            log_level="info" if self.spec.log_json else "warning",
+            log_level=self.spec.log_level if self.spec.log_json else "warning",
             trace=self.spec.trace,
             peers=list(peers),
         )
@@ -236,17 +236,19 @@ class Supervisor(Actor):
         self._timers.append(self.node.loop.call_at(time.monotonic_ns() + delay_ns, callback))
 
     def _advance(self, new: State) -> None:
+        if self.state is State.STARTING:
+            self.node.loop.call_soon(self._next_verb)
         self.state = advance(self.state, new)
 
     # -- what clients want --------------------------------------------------------------------------------------
 
     def submit(self, verb: Verb, answer: Callable[[Message], None]) -> None:
-        """Carry *verb* out after those before it; *answer* gets its reply, or a Failed."""
+        """Carry *verb* out after the start and those before it; *answer* gets its reply, or a Failed."""
         self._verbs.append((verb, answer))
         self._next_verb()
 
     def _next_verb(self) -> None:
-        if self._verb_runs or not self._verbs:
+        if self._verb_runs or not self._verbs or self.state is State.STARTING:
             return
         verb, answer = self._verbs.popleft()
         self._verb_runs = True

@@ -53,6 +53,9 @@ def cli() -> None:
 @click.option("--hostname", default="greenroom", show_default=True, metavar="H")
 @click.option("--user", default="root", show_default=True, metavar="U", help="User's name, UID or UID:GID.")
 @click.option("--log-json", default="", metavar="FILE", help="Append the log to FILE as JSON lines.")
+@click.option(
+    "--log-level", default="info", show_default=True, help="debug: with every system call; info, warning, error."
+)
 @click.option("--trace", default="", metavar="FILE", help="Record all messages and host answers in FILE.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
@@ -86,6 +89,7 @@ def _spec_of(options: dict[str, Any]) -> SandboxSpec:
         timeout_ns=int(options["timeout"] * 1e9),
         trace=os.path.abspath(options["trace"]) if options["trace"] else "",
         log_json=os.path.abspath(options["log_json"]) if options["log_json"] else "",
+        log_level=options["log_level"],
     )
 
 

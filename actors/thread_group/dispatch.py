@@ -50,6 +50,8 @@ _RESTART_SYSCALL = 219
 def on_event(task: Task, event: Event) -> None:
     """Handle one platform event of a live task."""
     if event.kind is EventKind.SYSCALL:
+        if task.worker.syscall_log is not None:
+            task.worker.syscall_log.entered(task)
         task.number = event.number
         task.args = event.args
         if task.memo and event.number != _RESTART_SYSCALL:
@@ -86,8 +88,6 @@ def call(task: Task) -> None:
     except HostTaskDied:
         exits.host_task_died(task, 9)
         return
-    if task.worker.on_syscall is not None:
-        task.worker.on_syscall(task, entry, outcome)
     complete(task, outcome)
 
 
@@ -102,6 +102,8 @@ def _log_unsupported(task: Task) -> None:
 def complete(task: Task, outcome: Any) -> None:
     """Act on a handler's outcome."""
     if type(outcome) is int:
+        if task.worker.syscall_log is not None:
+            task.worker.syscall_log.left(task, outcome)
         if task.state is not RunState.RUNNING:
             if task.state is RunState.DEAD:
                 return  # the call has ended its own process: a signal to itself
@@ -117,6 +119,8 @@ def complete(task: Task, outcome: Any) -> None:
     elif type(outcome) is Petition:
         _petition(task, outcome)
     elif outcome is NO_RESULT:
+        if task.worker.syscall_log is not None:
+            task.worker.syscall_log.left(task, None)
         if task.state is not RunState.DEAD:
             task.memo = {}
             exit_to_user(task, None)

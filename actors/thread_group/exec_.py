@@ -105,6 +105,7 @@ def _replace(task: Task, program: Program, owner: _Owner) -> None:
     if loaded:
         exits.release_vfork_parent(task)
         command = program.name[:_COMMAND_BYTES].decode(errors="replace")
+        log.info("program started", actor=group.address, tgid=group.pid, command=command)
         group.tell_task_set(Executed(group=group.group, command=command, old_tid=old_tid))
 
 
@@ -192,6 +193,7 @@ def load_first_program(group: ThreadGroup, arguments: ProcessArguments) -> Askin
         _abandon(task)
         raise
     group.tasks[task.tid] = task
+    log.info("program started", actor=group.address, tgid=group.pid, command=task.command)
     return Done()
 
 

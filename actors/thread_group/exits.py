@@ -110,6 +110,7 @@ def _end_group(group: ThreadGroup) -> None:
         times.max_rss_kib = max(times.max_rss_kib, group.memory.max_rss_kib)
         group.memory.drop(group)
     assert group.exit_status is not None
+    log.info("process ended", actor=group.address, tgid=group.pid, status=group.exit_status)
     group.tell_task_set(
         GroupExited(
             group=group.group,

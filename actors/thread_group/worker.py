@@ -19,6 +19,9 @@ from ..runtime.actor import Actor, handles
 from . import alarm, dispatch, families, file_table, fs_context, save
 from .actor import ThreadGroup
 from .clocks import GuestClock
+from .syscall_log import SyscallLog
+from .inotify_file import InotifyFile
+from .regular_file import RegularFile
 from .sys_misc import DEFAULT_UTS
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from ..runtime.node import Node
     from .host import WorkerHost
     from .pid_file import PidFile
-    from .table import Entry
     from .task import Task
 
 __all__ = ["Worker"]
@@ -53,8 +55,7 @@ class Worker(Actor):
         self.uts = DEFAULT_UTS
         self.application_cores = 1
         self.unsupported_seen: set[int] = set()
-        #: Called after each handler with (task, entry, outcome), when someone watches.
-        self.on_syscall: Callable[[Task, Entry, Any], None] | None = None
+        self.syscall_log = SyscallLog.if_wanted()
         #: Alarms that are set, in the order set: they are armed again when the clock changes.
         self.alarms: dict[alarm.Alarm, None] = {}
         self._channels: dict[Hashable, list[Task]] = {}
@@ -107,6 +108,21 @@ class Worker(Actor):
     def load_worker(self, message: messages.LoadWorker) -> Asking:
         """Take it back, on a fresh worker."""
         return save.load_worker(self, message)
+
+    @handles(messages.EventsReady)
+    def events_ready(self, message: messages.EventsReady) -> None:
+        """Files that an inotify descriptor watches have changed."""
+        file = self.files.get(message.file)
+        if isinstance(file, InotifyFile):
+            file.ready(message.serial)
+
+    @handles(messages.FilesWatched)
+    def files_watched(self, message: messages.FilesWatched) -> None:
+        """Report from now on what is done to these files."""
+        wanted = set(message.handles)
+        for file in self.files:
+            if file.handle in wanted and isinstance(file, RegularFile):
+                file.watched = message.mask
 
     def new_group(self, serial: int, pid: int) -> ThreadGroup:
         """Start a ThreadGroup actor on this node."""
