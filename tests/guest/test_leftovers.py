@@ -233,3 +233,23 @@ def test_runs_in_a_row_do_not_slow_down_or_leak(trace: Trace) -> None:
 def test_two_hundred_runs_in_a_row_do_not_slow_down_or_leak(trace: Trace) -> None:
     _check_pace(_repeat(trace, 200))
     trace.check_nothing_is_left()
+
+
+def test_save_and_restore_leave_nothing_but_the_file(trace: Trace) -> None:
+    """The saved sandbox ends, the restored one ends, and a refused restore never was."""
+    file = trace.directory.with_suffix(".grs")
+    run = trace.start(_GUEST, "--name", "left")
+    subprocess.run((GREENROOM, "save", "left", file), env=trace.environment, check=True, timeout=30)
+    assert _finish(run) == 0
+    restored = subprocess.Popen((GREENROOM, "restore", file), stdin=subprocess.DEVNULL, env=trace.environment)
+    top = (GREENROOM, "top", "left")
+    while subprocess.run(top, env=trace.environment, capture_output=True, check=False).returncode:
+        assert restored.poll() is None
+    subprocess.run((GREENROOM, "kill", "left"), env=trace.environment, check=True, timeout=30)
+    assert restored.wait(30) == 128 + signal.SIGKILL
+    file.write_bytes(file.read_bytes()[:-100])
+    refused = subprocess.run((GREENROOM, "restore", file), env=trace.environment, capture_output=True, check=False)
+    assert refused.returncode == 125
+    file.unlink()
+    assert not list(file.parent.glob(f"{file.stem}*.partial"))
+    trace.check_nothing_is_left()

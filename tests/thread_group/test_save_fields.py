@@ -77,7 +77,7 @@ def test_what_is_not_plain_is_no_state() -> None:
 
 
 def test_damaged_plain_data_are_refused() -> None:
-    with pytest.raises(ValueError, match="incomplete|Unpack"):
+    with pytest.raises(ValueError, match=r"incomplete|Unpack"):
         unpack(pack([1, (2, 3)])[:-1])
 
 
