@@ -118,10 +118,12 @@ class DescriptorSocket:
         self._connections: dict[int, socket.socket] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = f"{directory.path}/{DESCRIPTOR_SOCKET}"
-        self._listener.bind(path)
-        os.chmod(path, 0o600)
+        # It gets its name when it listens: a name that refuses connections is a dead supervisor's.
+        self._listener.bind(f"{path}.new")
+        os.chmod(f"{path}.new", 0o600)
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
+        os.rename(f"{path}.new", path)
         loop.watch(self._listener.fileno(), select.EPOLLIN, lambda _mask: self._accept())
 
     def put(self, number: int, streams: Sequence[int]) -> None:

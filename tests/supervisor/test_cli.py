@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hosts import HERE, LIMIT_S, wait_for_death
@@ -25,13 +25,21 @@ sys.exit(cli.main())
 """
 
 
-def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, "-c", _MAIN, *arguments], text=True, **streams)  # type: ignore[call-overload, no-any-return]
+class Caller(subprocess.Popen[str]):
+    """A command line in a process of its own, which does not outlive a test that fails."""
+
+    def __init__(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> None:
+        out = subprocess.PIPE
+        super().__init__([sys.executable, "-c", _MAIN, *arguments], text=True, stdin=stdin, stdout=out, stderr=out)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    with start(*arguments) as process:
+    with Caller(*arguments) as process:
         out, err = process.communicate(timeout=LIMIT_S)
     return process.returncode, out, err
 
@@ -88,7 +96,7 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], status: int, text: s
 
 def test_streams_are_the_program_s() -> None:
     data = "x" * 300_000
-    with start("run", "echo", stdin=subprocess.PIPE) as process:
+    with Caller("run", "echo", stdin=subprocess.PIPE) as process:
         assert process.communicate(data, LIMIT_S) == (data, "")
 
 
@@ -114,7 +122,7 @@ def wait_until_it_runs(server_of: subprocess.Popen[str], name: str) -> None:
 
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_are_passed_on(signo: int) -> None:
-    with start("run", "--name", "box", "sleep") as process:
+    with Caller("run", "--name", "box", "sleep") as process:
         wait_until_it_runs(process, "box")
         process.send_signal(signo)
         assert process.wait(LIMIT_S) == 128 + signo
@@ -123,7 +131,7 @@ def test_signals_are_passed_on(signo: int) -> None:
 def test_a_killed_caller_takes_everything_with_it() -> None:
     from greenroom.supervisor.sandbox import Sandbox
 
-    with start("run", "--name", "box", "--placement", "split", "sleep") as process:
+    with Caller("run", "--name", "box", "--placement", "split", "sleep") as process:
         wait_until_it_runs(process, "box")
         pids = list(Sandbox.get("box").info().host_pids.values())
         with open(f"/proc/{pids[0]}/stat") as stat:
@@ -134,22 +142,20 @@ def test_a_killed_caller_takes_everything_with_it() -> None:
 
 
 def test_sandboxes_are_listed_signalled_and_killed_from_outside() -> None:
-    with start("run", "--name", "one", "sleep") as one, start("run", "--name", "two", "sleep") as two:
+    with Caller("run", "--name", "one", "sleep") as one, Caller("run", "--name", "two", "sleep") as two:
         wait_until_it_runs(one, "one")
         wait_until_it_runs(two, "two")
         status, out, _ = run("ps")
         assert status == 0
-        assert [line.split()[:2] for line in out.splitlines()] == [
-            ["ID", "STATE"],
-            ["one", "running"],
-            ["two", "running"],
-        ]
+        header, *rows = [line.split()[:2] for line in out.splitlines()]
+        assert header == ["ID", "STATE"]
+        assert sorted(rows) == [["one", "running"], ["two", "running"]]
         assert run("pause", "one") == (0, "", "")
         assert "paused" in run("ps")[1]
         assert run("resume", "one") == (0, "", "")
         assert run("kill", "one", "TERM") == (0, "", "")
         assert one.wait(LIMIT_S) == 128 + signal.SIGTERM
-        with start("wait", "two") as waiting:
+        with Caller("wait", "two") as waiting:
             assert run("exec", "two", "--", "exit:6") == (6, "", "")
             assert run("exec", "two", "missing") == (127, "", "greenroom: missing: No such file or directory\n")
             assert run("kill", "two", "NONSENSE")[0] == 2
@@ -159,7 +165,7 @@ def test_sandboxes_are_listed_signalled_and_killed_from_outside() -> None:
 
 
 def test_a_name_is_used_once() -> None:
-    with start("run", "--name", "box", "sleep") as process:
+    with Caller("run", "--name", "box", "sleep") as process:
         wait_until_it_runs(process, "box")
         status, _, err = run("run", "--name", "box", "exit:0")
         assert (status, err) == (
@@ -174,7 +180,7 @@ def test_signals_to_exec_are_passed_on(server: Server) -> None:
     from greenroom.messages import supervisor as messages
 
     server.connection.request(messages.CreateSandbox(spec=SandboxSpec(name="box")), messages.SandboxCreated)
-    with start("exec", "box", "sleep") as process:
+    with Caller("exec", "box", "sleep") as process:
         wait_until_it_runs(process, "box")
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
