@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hosts import HERE, LIMIT_S, wait_for_death
@@ -32,7 +32,7 @@ class Caller(subprocess.Popen[str]):
         out = subprocess.PIPE
         super().__init__([sys.executable, "-c", _MAIN, *arguments], text=True, stdin=stdin, stdout=out, stderr=out)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:
             self.kill()
         super().__exit__(kind, *rest)
