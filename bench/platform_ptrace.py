@@ -154,7 +154,7 @@ def _measure_files(platform: PtracePlatform, task: PtraceTask) -> None:
         task.munmap(DATA, PAGE)
 
     def pass_map_and_unmap() -> None:
-        shelf.remove(shelf._places.popitem()[1])
+        shelf.remove(shelf._places.popitem()[1])  # noqa: SLF001  # whatever it holds
         map_and_unmap()
 
     report("file mmap + munmap, from the shelf", best(map_and_unmap, 300))
@@ -163,9 +163,10 @@ def _measure_files(platform: PtracePlatform, task: PtraceTask) -> None:
 
 
 def main() -> None:
-    for affinity in ("free", "pinned", "adaptive"):
+    affinities: tuple[Affinity, ...] = ("free", "pinned", "adaptive")
+    for affinity in affinities:
         measure_calls(affinity)
-    for affinity in ("free", "pinned"):
+    for affinity in affinities[:2]:
         measure_operations(affinity)
 
 

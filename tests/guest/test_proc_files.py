@@ -54,8 +54,27 @@ os._exit(0)
 
 @pytest.mark.parametrize(
     "field",
-    ["Name", "Umask", "State", "Pid", "TracerPid", "FDSize", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn"]
-    + ["SigCgt", "NoNewPrivs", "Cpus_allowed", "Cpus_allowed_list", "VmLck", "VmPin", "VmSwap", "CoreDumping"],
+    [
+        "Name",
+        "Umask",
+        "State",
+        "Pid",
+        "TracerPid",
+        "FDSize",
+        "Threads",
+        "SigPnd",
+        "ShdPnd",
+        "SigBlk",
+        "SigIgn",
+        "SigCgt",
+        "NoNewPrivs",
+        "Cpus_allowed",
+        "Cpus_allowed_list",
+        "VmLck",
+        "VmPin",
+        "VmSwap",
+        "CoreDumping",
+    ],
 )
 def test_status_says_what_the_program_did(field: str, placement: str, tmp_path: Path) -> None:
     text = f"FIELD = {field!r}{_SAYS}"

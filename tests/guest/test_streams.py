@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -71,8 +72,9 @@ def test_stdin_from_a_file_keeps_its_position(placement: str, tmp_path: Path) ->
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-"])
 def test_closed_stream_is_closed(closed: str, placement: str, tmp_path: Path) -> None:
     """The program finds a closed descriptor, not some file of ours."""
-    inner = ("sh", "-c", "cat; echo out; echo err >&2; ls -l /proc/self/fd | wc -l >&2; for i in 0 1 2; do test -e /proc/self/fd/$i; "
-             "echo $? >>said; done; cat said >&2")  # fmt: skip
+    script = "cat; echo out; echo err >&2; ls -l /proc/self/fd | wc -l >&2;"
+    script += "for i in 0 1 2; do test -e /proc/self/fd/$i; echo $? >>said; done; cat said >&2"
+    inner = ("sh", "-c", script)
     outcomes = []
     for argv, cwd in ((inner, tmp_path), (_run(placement, *inner), None)):
         done = subprocess.run(
@@ -150,10 +152,8 @@ class Terminal:
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self.fd], [], [], 0.05)
             if ready:
-                try:
+                with contextlib.suppress(OSError):  # the other side is closed: the end is near
                     self.seen += os.read(self.fd, 65536)
-                except OSError:
-                    pass
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.pid = 0
