@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .actor import ThreadGroup
     from .open_file import OpenFile
-    from .terminal import PtyMaster
+    from .terminal import HostTerminal, PtyMaster
     from .worker import Worker
 
 __all__ = ["FileTable", "OpenFiles"]
@@ -39,8 +39,8 @@ class OpenFiles:
         self._last_ino = _FIRST_INO
         #: Times of files without a name: when this worker began.
         self.boot_ns = worker.clock.realtime_ns()
-        #: A descriptor of the host's terminal, -1 for none, and the masters of the guest's pseudo-terminals by index.
-        self.host_terminal_fd = -1
+        #: Terminals of the host by the guest's device number, and masters of the guest's own by index.
+        self.host_terminals: dict[int, HostTerminal] = {}
         self.masters: dict[int, PtyMaster] = {}
         self.unix_names = UnixNames(worker)
         #: Inode numbers of the host's descriptors that processes were started with, and which of 0, 1 and 2 they were.

@@ -245,8 +245,8 @@ class WorkerHost:
     def bind_in_private(self, fd: int) -> tuple[int, bytes]:
         """bind(2) to a name that nobody else can reach, because it is gone at once.
 
-        Returns an O_PATH descriptor of the socket's inode, by which ``connect_socket`` and ``send_message`` find it, and
-        the name as the host reports it to peers.
+        Returns an O_PATH descriptor of the socket, by which ``connect_socket`` and ``send_message`` find it, and the
+        name as the host reports it to peers.
         """
         directory = tempfile.mkdtemp(prefix="greenroom-")
         name = f"{directory}/s"

@@ -18,7 +18,7 @@ from .file_table import FileTable
 from .open_file import ACCESS_MODE, O_LARGEFILE, Identity, OpenFile
 from .pipe import PipeFile
 from .regular_file import HostRegularFile
-from .terminal import adopt_host_terminal
+from .terminal import Terminal, acquire, adopt_host_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +68,15 @@ def open_stdio(group: ThreadGroup, fds: Sequence[int], terminal: bool) -> None:
 
     The host descriptors become ours.  *terminal*: descriptor 0 is the controlling terminal.
     """
-    del terminal  # which terminal controls a session is TaskSet's
     table = group.files = FileTable(group.group)
     terminals: dict[int, OpenFile] = {}
     for number, fd in enumerate(fds):
         if fd >= 0:
             owner = (group.credentials.fsuid, group.credentials.fsgid)
             table.put(group, number, adopt(group.worker, number, fd, terminals, owner))
+    first = table.find(0)
+    if terminal and isinstance(first, Terminal):
+        acquire(group, first.device, group.pid)
 
 
 def adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile], owner: tuple[int, int]) -> OpenFile:

@@ -13,7 +13,7 @@ import stat
 import struct
 import termios
 from errno import EIO, ENOTTY, ENXIO
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from ...messages.mount_namespace import TerminalGone, TerminalSeen
 from ...messages.task_set import JobControl, Kill, TerminalHangup, TerminalSignal
@@ -22,16 +22,28 @@ from .open_file import ACCESS_MODE, Identity, OpenFile
 from .task import ERESTARTSYS, Petition
 
 if TYPE_CHECKING:
+    from .actor import ThreadGroup
     from .task import Task
     from .worker import Worker
 
-__all__ = ["HOST_TERMINAL", "PtyMaster", "Terminal", "adopt_host_terminal", "open_device"]
+__all__ = [
+    "HostTerminal",
+    "PtyMaster",
+    "Terminal",
+    "acquire",
+    "adopt_host_terminal",
+    "is_host_terminal",
+    "open_device",
+]
 
 #: Device number (/dev/console) under which the guest knows the terminal that its first process was started on.
 HOST_TERMINAL: Final = 5 << 8 | 1
 _CURRENT: Final = 5 << 8
 _PTMX: Final = 5 << 8 | 2
 _PTS_MAJOR: Final = 136
+_TTY_MAJOR: Final = 4
+#: No thread waits for the answer.
+_NO_PETITION: Final = -1
 _CONSOLE_PATH: Final = b"/dev/console"
 _TERMIOS_BYTES: Final = 36
 _TERMIO_BYTES: Final = 18
@@ -312,21 +324,15 @@ def open_device(task: Task, identity: Identity, flags: int) -> OpenFile:
         number = task.group.terminal
     file = _open_terminal(task, identity, flags, number)
     if not flags & os.O_NOCTTY and not task.group.terminal and task.group.sid == task.group.pid:
-        # A session leader's first terminal becomes its controlling one; TaskSet refuses where Linux does.
-        group = task.group
-        acquire = JobControl(
-            group=group.group, tid=task.tid, petition=0, operation="tty_acquire", a=0, b=0, terminal=number
-        )
-        group.tell_task_set(acquire)
+        acquire(task.group, number, task.tid)
     return file
 
 
 def _open_terminal(task: Task, identity: Identity, flags: int, number: int) -> OpenFile:
     files = task.worker.files
-    if number == HOST_TERMINAL:
-        if files.host_terminal_fd < 0:
-            raise OSError(ENXIO, "")
-        fd = task.worker.host.reopen(files.host_terminal_fd, flags & ACCESS_MODE | os.O_NONBLOCK)
+    known = files.host_terminals.get(number)
+    if known is not None:
+        fd = task.worker.host.reopen(known.fd, flags & ACCESS_MODE | os.O_NONBLOCK)
         return Terminal(task.worker, identity, flags, fd, number)
     master = files.masters.get(number - (_PTS_MAJOR << 8))
     if master is None:
@@ -346,18 +352,45 @@ def _open_master(task: Task, identity: Identity, flags: int) -> PtyMaster:
     return master
 
 
+class HostTerminal(NamedTuple):
+    """A terminal of the host that some program of the sandbox was started on."""
+
+    #: Its device number on the host.
+    host_number: int
+    #: A descriptor to open it anew.
+    fd: int
+
+
+def is_host_terminal(device: int) -> bool:
+    """Tell whether a device number is one that ``adopt_host_terminal`` gives."""
+    return device == HOST_TERMINAL or device >> 8 == _TTY_MAJOR
+
+
 def adopt_host_terminal(worker: Worker, fd: int, flags: int, uid: int) -> Terminal:
-    """Make the host terminal behind *fd*, which is non-blocking and ours, the guest's console."""
-    files = worker.files
-    if files.host_terminal_fd < 0:
-        files.host_terminal_fd = worker.host.duplicate(fd)
+    """Make the host terminal behind *fd*, which is non-blocking and ours, the guest's: the first is its console."""
+    terminals, host_number = worker.files.host_terminals, worker.host.file_status(fd)[6]
+    device = next((d for d, known in terminals.items() if known.host_number == host_number), 0)
+    if device:
+        worker.host.close(terminals[device].fd)
+    else:
+        device = _TTY_MAJOR << 8 | len(terminals) if terminals else HOST_TERMINAL
+    terminals[device] = HostTerminal(host_number, worker.host.duplicate(fd))
     identity = Identity(
         mode=stat.S_IFCHR | 0o620,
-        ino=files.new_ino(),
+        ino=worker.files.new_ino(),
         dev=5,
-        rdev=HOST_TERMINAL,
-        path=_CONSOLE_PATH,
+        rdev=device,
+        path=_CONSOLE_PATH if device == HOST_TERMINAL else b"/dev/tty%d" % (device & 0xFF),
         uid=uid,
         gid=5,
     )
-    return Terminal(worker, identity, flags, fd, HOST_TERMINAL)
+    return Terminal(worker, identity, flags, fd, device)
+
+
+def acquire(group: ThreadGroup, device: int, tid: int) -> None:
+    """A session leader's terminal becomes its controlling one; TaskSet refuses where Linux does, and nobody waits."""
+    group.tell_task_set(
+        JobControl(
+            group=group.group, tid=tid, petition=_NO_PETITION, operation="tty_acquire", a=0, b=0, terminal=device
+        )
+    )
