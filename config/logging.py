@@ -18,21 +18,26 @@ __all__ = ["LogSink", "configure_child", "configure_host", "get_logger", "is_log
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 #: What :func:`configure_child` or :func:`configure_host` chose, applied when the first event comes.
-_settings: dict[str, Any] = {"level": "warning", "child": None, "applied": False}
+_settings: dict[str, Any] = {"level": "warning", "child": None, "applied": False, "configuration": 0}
 
 
 class _LazyLogger:
-    """A structlog logger that is made when it is first used."""
+    """A structlog logger that is made when it is first used, and anew after each configuration.
+
+    A forked child must not keep the one that writes where its parent did.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._logger: Any = None
+        self._configuration = -1
 
     def __getattr__(self, method: str) -> Any:
         if method in _LEVELS and not is_logged(method):
             return _ignore
-        if self._logger is None:
+        if self._configuration != _settings["configuration"]:
             self._logger = _structlog().get_logger().bind(logger=self._name)
+            self._configuration = _settings["configuration"]
         return getattr(self._logger, method)
 
 
@@ -61,7 +66,7 @@ def configure_host(level: str = "warning") -> None:
 
 
 def _configure(**settings: Any) -> None:
-    _settings.update(settings, applied=False)
+    _settings.update(settings, applied=False, configuration=_settings["configuration"] + 1)
 
 
 def _structlog() -> Any:
