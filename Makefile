@@ -22,6 +22,9 @@ RUN_PACKAGES := python3 python3-venv
 TEST_PACKAGES := $(RUN_PACKAGES) bash busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
 	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
 
+# Tests that start a platform in pytest's own process.
+ALONE := tests/platform tests/thread_group
+
 .PHONY: help run test lint format typecheck bench setup setup-dev clean
 
 help: ## list the tasks
@@ -32,8 +35,8 @@ run: setup ## run CMD in a sandbox: make run CMD="python3 -c 'print(6*7)'"
 
 test: setup-dev ## run every test; ARGS goes to pytest: make test ARGS="-k pipes"
 # The platform takes SIGCHLD through a descriptor, which the threads of pytest's workers would get in the way of.
-	$(if $(ARGS),,$(BIN)/pytest tests/platform)
-	$(BIN)/pytest -n auto $(or $(ARGS),--ignore tests/platform)
+	$(if $(ARGS),,$(BIN)/pytest $(ALONE))
+	$(BIN)/pytest -n auto $(or $(ARGS),$(addprefix --ignore ,$(ALONE)))
 
 lint: setup-dev ## check style and format
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """``make bench``: the price of a sandbox, next to native and to what users would pick instead.
 
-Each operation is timed inside the guest by ``programs/calls.c``, so a runner's start-up is in its own row only.  Runners
+Each operation is timed inside the guest by ``programs/calls.c``: a runner's start-up is only in its own row.  Runners
 take turns, round after round, and the table shows medians: what else the machine does meanwhile hits all of them.
 strace -f and proot also work by ptrace; runsc is gVisor.  Those that are not installed are left out.
 """
