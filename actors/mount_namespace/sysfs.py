@@ -74,6 +74,15 @@ class SysFs(VirtualFileSystem):
             self.add_text(topology + b"/physical_package_id", "0")
             self.add_text(topology + b"/thread_siblings_list", str(number))
             self.add_text(topology + b"/core_siblings_list", span)
+            self.add_text(topology + b"/thread_siblings", _mask(1 << number))
+            self.add_text(topology + b"/core_siblings", _mask((1 << count) - 1))
         self.add_text(b"devices/system/node/online", "0")
         self.add_text(b"devices/system/node/possible", "0")
         self.add_text(b"devices/system/node/node0/cpulist", span)
+        self.add_text(b"devices/system/node/node0/cpumap", _mask((1 << count) - 1))
+
+
+def _mask(cpus: int) -> str:
+    """Return a CPU mask as bitmaps are printed: groups of 32 bits in hex, the highest first."""
+    groups = [f"{cpus >> 32 * index & 0xFFFFFFFF:08x}" for index in range(max(1, (cpus.bit_length() + 31) // 32))]
+    return ",".join(reversed(groups)).lstrip("0") or "0"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAP_KILL",
+    "CAP_SETPCAP",
     "CAP_SETGID",
     "CAP_SETUID",
     "CAP_SYS_ADMIN",
@@ -24,6 +25,10 @@ __all__ = [
     "CAP_SYS_RESOURCE",
     "CAP_SYS_TIME",
     "FULL_CAPABILITIES",
+    "SECURE_KEEP_CAPS",
+    "SECURE_NOROOT",
+    "SECURE_NO_AMBIENT_RAISE",
+    "SECURE_NO_SETUID_FIXUP",
     "Credentials",
 ]
 
@@ -38,6 +43,12 @@ CAP_SYS_RESOURCE = 24
 CAP_SYS_TIME = 25
 #: CAP_CHOWN..CAP_CHECKPOINT_RESTORE.
 FULL_CAPABILITIES = (1 << 41) - 1
+
+#: Bits of PR_SET_SECUREBITS; each has a lock at the next higher bit.
+SECURE_NOROOT = 1
+SECURE_NO_SETUID_FIXUP = 4
+SECURE_KEEP_CAPS = 16
+SECURE_NO_AMBIENT_RAISE = 64
 
 
 @dataclasses.dataclass(slots=True)
@@ -116,9 +127,14 @@ class Credentials:
 
     def fix_capabilities(self, old: Credentials) -> None:
         """After a change of uids: drop or gain capabilities as cap_emulate_setxuid does. *old*: before the change."""
+        if self.securebits & SECURE_NO_SETUID_FIXUP:
+            return
         was_root = 0 in (old.ruid, old.euid, old.suid)
         if was_root and 0 not in (self.ruid, self.euid, self.suid):
-            self.permitted = self.effective = self.ambient = 0
+            if not self.securebits & SECURE_KEEP_CAPS:
+                self.permitted = self.effective = 0
+            # Who drops root so and execs expects to have none left, whatever it keeps until then.
+            self.ambient = 0
         if old.euid == 0 and self.euid != 0:
             self.effective = 0
         if old.euid != 0 and self.euid == 0:
@@ -127,6 +143,8 @@ class Credentials:
 
     def fix_file_capabilities(self, old: Credentials) -> None:
         """A change of fsuid from or to 0 drops or gains the file capabilities (CAP_FS_SET)."""
+        if self.securebits & SECURE_NO_SETUID_FIXUP:
+            return
         if old.fsuid == 0 and self.fsuid != 0:
             self.effective &= ~_FS_CAPABILITIES
         if old.fsuid != 0 and self.fsuid == 0:
@@ -134,17 +152,22 @@ class Credentials:
 
     def on_exec(self, *, set_uid: int | None, set_gid: int | None) -> None:
         """Become what execve makes of us; *set_uid* and *set_gid* are the file's owner when it has the bit."""
+        ids = self.euid, self.egid
         if set_gid is not None and not self.no_new_privs:
             self.egid = set_gid
         if set_uid is not None and not self.no_new_privs:
             self.euid = set_uid
         self.suid = self.fsuid = self.euid
         self.sgid = self.fsgid = self.egid
-        if 0 in (self.euid, self.ruid):
-            self.permitted = self.inheritable | self.bounding
-        else:
-            self.permitted = self.ambient
-        self.effective = self.permitted if self.euid == 0 else self.ambient
+        if ids != (self.euid, self.egid):
+            self.ambient = 0
+        # With SECURE_NOROOT uid 0 is nobody special.
+        privileged = not self.securebits & SECURE_NOROOT
+        self.permitted = self.ambient
+        if privileged and 0 in (self.euid, self.ruid):
+            self.permitted |= self.inheritable | self.bounding
+        self.effective = self.permitted if privileged and self.euid == 0 else self.ambient
+        self.securebits &= ~SECURE_KEEP_CAPS
 
 
 #: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...messages.task_set import CommandChanged, Subreaper, Wait
 from . import signals
-from .credentials import CAP_SYS_RESOURCE
+from .credentials import CAP_SETPCAP, CAP_SYS_RESOURCE, SECURE_KEEP_CAPS, SECURE_NO_AMBIENT_RAISE
 from .limits import Resource
 from .pid_file import pid_file_of
 from .table import S32, U32, U64, Address, syscall
@@ -242,6 +242,9 @@ def _target_of_prlimit(task: Task, pid: int) -> ThreadGroup:
 # -- prctl --------------------------------------------------------------------------------------------------------
 
 _COMMAND_BYTES = 16
+#: Every securebit with its lock, and the locks alone.
+_SECURE_KNOWN, _SECURE_LOCKS = 0xFF, 0xAA
+_AMBIENT_IS_SET, _AMBIENT_RAISE, _AMBIENT_LOWER, _AMBIENT_CLEAR_ALL = 1, 2, 3, 4
 
 
 def _set_death_signal(task: Task, signo: int, *_: int) -> int:
@@ -318,10 +321,9 @@ def _read_bounding(task: Task, number: int, *_: int) -> int:
 
 
 def _drop_bounding(task: Task, number: int, *_: int) -> int:
-    bit = _capability(task, number)
-    if not task.group.credentials.has(8):
+    if not task.group.credentials.has(CAP_SETPCAP):
         raise OSError(EPERM, "")
-    task.group.credentials.bounding &= ~bit
+    task.group.credentials.bounding &= ~_capability(task, number)
     return 0
 
 
@@ -329,16 +331,50 @@ def _keep_capabilities(task: Task, value: int, *_: int) -> int:
     if value > 1:
         raise OSError(EINVAL, "")
     bits = task.group.credentials.securebits
-    task.group.credentials.securebits = bits & ~16 | value << 4
+    if bits & SECURE_KEEP_CAPS << 1:
+        raise OSError(EPERM, "locked")
+    task.group.credentials.securebits = bits & ~SECURE_KEEP_CAPS | value * SECURE_KEEP_CAPS
     return 0
 
 
 def _keeps_capabilities(task: Task, *_: int) -> int:
-    return task.group.credentials.securebits >> 4 & 1
+    return int(bool(task.group.credentials.securebits & SECURE_KEEP_CAPS))
 
 
 def _get_securebits(task: Task, *_: int) -> int:
     return task.group.credentials.securebits
+
+
+def _set_securebits(task: Task, value: int, *_: int) -> int:
+    own = task.group.credentials
+    locks = own.securebits & _SECURE_LOCKS
+    changes_locked = locks >> 1 & (own.securebits ^ value)
+    if changes_locked or locks & ~value or value & ~_SECURE_KNOWN or not own.has(CAP_SETPCAP):
+        raise OSError(EPERM, "")
+    own.securebits = value
+    return 0
+
+
+def _ambient(task: Task, operation: int, number: int, *rest: int) -> int:
+    """PR_CAP_AMBIENT_IS_SET, _RAISE, _LOWER and _CLEAR_ALL."""
+    own = task.group.credentials
+    if any(rest[:2]) or (operation == _AMBIENT_CLEAR_ALL and number):
+        raise OSError(EINVAL, "")
+    if operation == _AMBIENT_CLEAR_ALL:
+        own.ambient = 0
+        return 0
+    bit = _capability(task, number)
+    if operation == _AMBIENT_IS_SET:
+        return int(bool(own.ambient & bit))
+    if operation == _AMBIENT_RAISE:
+        if not own.permitted & own.inheritable & bit or own.securebits & SECURE_NO_AMBIENT_RAISE:
+            raise OSError(EPERM, "")
+        own.ambient |= bit
+    elif operation == _AMBIENT_LOWER:
+        own.ambient &= ~bit
+    else:
+        raise OSError(EINVAL, "")
+    return 0
 
 
 def _timer_slack(task: Task, *_: int) -> int:
@@ -362,16 +398,18 @@ _OPERATIONS: dict[int, Callable[..., int]] = {
     23: _read_bounding,
     24: _drop_bounding,
     27: _get_securebits,
+    28: _set_securebits,
     29: _accept,  # PR_SET_TIMERSLACK: timers here are never that exact
     30: _timer_slack,
     36: _set_subreaper,
     37: _get_subreaper,
     38: _set_no_new_privs,
     39: _get_no_new_privs,
+    47: _ambient,
 }
 
 
-@syscall(157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities; the rest is EINVAL")
+@syscall(157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities and securebits; else EINVAL")
 def prctl(task: Task, option: S32, a: U64, b: U64, c: U64, d: U64) -> int:
     """prctl(2): operations on the process or thread. EFAULT, EINVAL, EPERM."""
     operation = _OPERATIONS.get(option)

@@ -1,6 +1,8 @@
 /* User and group ids, permissions, chroot, as root and after giving root up: results and errnos. */
 #include "check.h"
 #include <grp.h>
+#include <linux/capability.h>
+#include <sys/prctl.h>
 
 static void in_child(void (*body)(void))
 {
@@ -21,6 +23,72 @@ static void show_ids(void)
 	getresuid(&uids[0], &uids[1], &uids[2]);
 	getresgid(&gids[0], &gids[1], &gids[2]);
 	printf("%u %u %u, %u %u %u\n", uids[0], uids[1], uids[2], gids[0], gids[1], gids[2]);
+}
+
+static void show_capabilities(const char *when)
+{
+	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2];
+	syscall(SYS_capget, &head, data);
+	/* CAP_CHOWN and CAP_NET_RAW only: natively root may lack some others. */
+	unsigned these = 1 << CAP_CHOWN | 1 << CAP_NET_RAW;
+	printf("%s: effective %x permitted %x inheritable %x\n", when, data[0].effective & these,
+	       data[0].permitted & these, data[0].inheritable & these);
+	fflush(stdout);
+}
+
+static void inherit(int capability)
+{
+	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2];
+	syscall(SYS_capget, &head, data);
+	data[0].effective = data[0].permitted;
+	data[1].effective = data[1].permitted;
+	data[0].inheritable |= 1u << capability;
+	SHOW(syscall(SYS_capset, &head, data));
+}
+
+/* What setpriv(1) and daemons do that keep some capabilities of root. */
+static void keep_capabilities(void)
+{
+	SHOW(prctl(PR_SET_KEEPCAPS, 2));
+	SHOW(prctl(PR_SET_KEEPCAPS, 1));
+	SHOW(prctl(PR_GET_KEEPCAPS));
+	SHOW(setresuid(1000, 1000, 1000));
+	show_capabilities("kept");
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_CHOWN, 0, 0));
+	inherit(CAP_CHOWN);
+	show_capabilities("inheritable");
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_NET_RAW, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 63, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, 9, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 1, 0, 0));
+	execl("/proc/self/exe", "conform_identity", "capabilities", NULL);
+}
+
+static void after_exec(void)
+{
+	show_capabilities("after exec");
+	SHOW(prctl(PR_GET_KEEPCAPS));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_CHOWN, 0, 0));
+	SHOW(prctl(PR_CAPBSET_DROP, CAP_CHOWN));
+	SHOW(prctl(PR_CAPBSET_DROP, 99));
+}
+
+static void secure_bits(void)
+{
+	SHOW(prctl(PR_SET_SECUREBITS, 1 << 20));
+	SHOW(prctl(PR_SET_SECUREBITS, 1 << 2 | 1 << 3));
+	SHOW(prctl(PR_GET_SECUREBITS));
+	SHOW(prctl(PR_SET_SECUREBITS, 0));
+	SHOW(prctl(PR_SET_SECUREBITS, 1 << 2 | 1 << 3 | 1 << 5));
+	SHOW(prctl(PR_SET_KEEPCAPS, 1));
+	SHOW(setresuid(1000, 1000, 1000));
+	show_capabilities("no fix-up");
 }
 
 static void give_up_root(void)
@@ -86,14 +154,20 @@ static void new_root(void)
 	printf("%s\n", getcwd(where, sizeof where));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc > 1 && strcmp(argv[1], "capabilities") == 0) {
+		after_exec();
+		return 0;
+	}
 	close(open("private", O_CREAT | O_WRONLY, 0600));
 	close(open("readable", O_CREAT | O_WRONLY, 0644));
 	chmod(".", 0755);
 	in_child(give_up_root);
 	in_child(root_again);
 	in_child(new_root);
+	in_child(keep_capabilities);
+	in_child(secure_bits);
 	return 0;
 }
