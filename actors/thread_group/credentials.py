@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAP_KILL",
-    "CAP_SETPCAP",
     "CAP_SETGID",
+    "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_ADMIN",
     "CAP_SYS_CHROOT",

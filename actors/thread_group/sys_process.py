@@ -409,7 +409,7 @@ _OPERATIONS: dict[int, Callable[..., int]] = {
 }
 
 
-@syscall(157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities and securebits; else EINVAL")
+@syscall(157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities, securebits; else EINVAL")
 def prctl(task: Task, option: S32, a: U64, b: U64, c: U64, d: U64) -> int:
     """prctl(2): operations on the process or thread. EFAULT, EINVAL, EPERM."""
     operation = _OPERATIONS.get(option)
