@@ -25,7 +25,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) bash busybox-static bzip2 coreutils dash diffut
 # Tests that start a platform in pytest's own process.
 ALONE := tests/platform tests/thread_group
 
-.PHONY: help run test lint format typecheck bench setup setup-dev clean
+.PHONY: help run test lint format typecheck bench golden setup setup-dev clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +52,14 @@ typecheck: setup-dev ## check types, of the package and of each folder of tests
 	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/greenroom
 	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy -p greenroom
 	for folder in tests/*/; do ! compgen -G "$${folder}*.py" >/dev/null || (echo $$folder; cd $$folder; \
-		MYPYPATH=$(CURDIR)/$(VENV)/typecheck:. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+		MYPYPATH=$(CURDIR)/$(VENV)/typecheck:..:. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 			--explicit-package-bases --follow-imports=silent *.py) || exit; done
 
 bench: setup-dev ## compare with native, and with proot, strace and runsc where they are: ARGS="--json FILE"
 	$(BIN)/python -m greenroom.bench $(ARGS)
+
+golden: setup-dev ## record the golden traces anew, after a change of what the actors say or ask: look at what changed
+	$(BIN)/python tests/replay/record.py
 
 setup: $(STATE)/run
 setup-dev: $(STATE)/dev
@@ -65,6 +68,8 @@ $(STATE)/run: pyproject.toml
 	@$(call need_packages,$(RUN_PACKAGES))
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@# Where PYTHONDONTWRITEBYTECODE is set, each start would compile everything again.
+	@$(BIN)/python -m compileall -q __init__.py __main__.py actors config messages platform supervisor
 	@mkdir -p $(STATE) && touch $@
 
 $(STATE)/dev: pyproject.toml Makefile $(STATE)/run

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from greenroom import CheckpointError, Sandbox, SandboxFailed, Snapshot
 from greenroom.supervisor import guest_machine
+from guest_programs import SOURCES
 from oracle import ENVIRONMENT, GREENROOM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PROGRAMS = Path(__file__).parent.parent / "programs"
 _TIMEOUT = 60.0
 #: A pipeline of shells that says 60 lines, one at a time.
 _PIPELINE = """
@@ -96,7 +96,7 @@ def test_pipeline_in_progress_loses_and_doubles_no_line(cli: Cli) -> None:
 
 
 def test_python_threads_locks_queues_and_sqlite_go_on(cli: Cli) -> None:
-    run = cli.run("/usr/bin/python3", str(_PROGRAMS / "save_restore.py"))
+    run = cli.run("/usr/bin/python3", str(SOURCES / "save_restore.py"))
     before = read_lines(run, 10)
     cli.save()
     before += finish(run)[0]
@@ -106,6 +106,20 @@ def test_python_threads_locks_queues_and_sqlite_go_on(cli: Cli) -> None:
     assert said[40:]
     assert not [line for line in said[40:] if not line.startswith(b"ok ")]
     assert (status, stderr) == (3, b"")
+
+
+def test_watches_and_their_events_go_on(cli: Cli) -> None:
+    run = cli.run("/usr/bin/python3", str(SOURCES / "save_watches.py"))
+    assert read_lines(run, 1) == [b"ready\n"]
+    cli.save()
+    assert finish(run)[0] == []
+    after, status, stderr = finish(cli.restore(), b"\n")
+    assert (status, stderr) == (0, b"")
+    assert after == [
+        b"[(1, 256, 'held'), (1, 32, 'held')]\n",
+        b"[(1, 2, 'held'), (1, 8, 'held'), (1, 64, 'held'), (1, 128, 'moved')]\n",
+        b"2\n",
+    ]
 
 
 def test_process_with_everything_goes_on(cli: Cli, program: Callable[..., str]) -> None:
@@ -119,7 +133,7 @@ def test_process_with_everything_goes_on(cli: Cli, program: Callable[..., str]) 
 
 
 def test_unix_sockets_keep_connections_and_queues(cli: Cli) -> None:
-    run = cli.run("/usr/bin/python3", str(_PROGRAMS / "save_sockets.py"))
+    run = cli.run("/usr/bin/python3", str(SOURCES / "save_sockets.py"))
     read_lines(run, 1)
     cli.save()
     finish(run)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from greenroom.actors.thread_group.file_table import FileTable
 from greenroom.actors.thread_group.limits import Resource, ResourceLimits
-from test_programs_of_memory import _compile
+from guest_programs import SOURCES, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GREENROOM = Path(sys.executable).with_name("greenroom")
-_PROGRAMS = Path(__file__).parent.parent / "programs"
 _CALLS = "1500"
 
 
@@ -45,7 +44,7 @@ def _in_sandbox(argv: list[str | Path], directory: Path) -> str:
 @pytest.mark.parametrize("seed", ["1", "7", "15", "40", "51", "64"])
 def test_random_calls_on_descriptors_equal_native(seed: str, tmp_path: Path) -> None:
     """A failing seed repeats exactly: ``files_random SEED CALLS``."""
-    argv: list[str | Path] = [_compile("files_random"), seed, _CALLS]
+    argv: list[str | Path] = [compiled("files_random"), seed, _CALLS]
     tmp_path.chmod(0o1777)  # as a sandbox's /tmp
     native = _output(argv, tmp_path).splitlines()
     for line, (ours, theirs) in enumerate(zip(_in_sandbox(argv, tmp_path).splitlines(), native, strict=True)):
@@ -54,7 +53,7 @@ def test_random_calls_on_descriptors_equal_native(seed: str, tmp_path: Path) -> 
 
 def test_shell_on_a_pseudo_terminal_has_job_control(tmp_path: Path) -> None:
     """Echo, line editing, window size, Ctrl-C, Ctrl-Z, fg, a background reader, hang-up."""
-    argv: list[str | Path] = ["/usr/bin/python3", _PROGRAMS / "files_terminals.py"]
+    argv: list[str | Path] = ["/usr/bin/python3", SOURCES / "files_terminals.py"]
     assert _in_sandbox(argv, tmp_path) == _output(argv, tmp_path)
 
 
