@@ -18,13 +18,16 @@ from .base import Done, Message, Mode, Record, message, record
 
 __all__ = [
     "Access",
+    "AddWatch",
     "BecomeWorkingDirectory",
     "ChangeAttributes",
+    "CloseWatches",
     "Credentials",
     "DirectoryEntries",
     "DirectoryEntry",
     "FileStatus",
     "FileSystemStatus",
+    "FileUsed",
     "GetFileSystemStatus",
     "GetPath",
     "GetStatus",
@@ -44,12 +47,17 @@ __all__ = [
     "ReadLink",
     "ReleaseHandle",
     "ReleaseLocks",
+    "RemoveWatch",
     "Rename",
     "Symlink",
+    "TakeEvents",
     "TerminalGone",
     "TerminalSeen",
     "Unlink",
     "Unmount",
+    "WatchAdded",
+    "WatchEvent",
+    "WatchEvents",
     "XattrChange",
     "XattrValue",
 ]
@@ -117,6 +125,8 @@ class Opened(Message):
     proc_pid: int
     magic: str
     rest: bytes
+    #: IN_ACCESS and IN_MODIFY as far as somebody watches this file: the worker tells FileUsed of them.
+    watched: int = 0
 
 
 @message(tag=0x602, receiver="mount_namespace", mode=Mode.ASK, reply=Opened)
@@ -557,3 +567,77 @@ class TerminalGone(Message):
     """worker -> mount_namespace, tell: a pseudo-terminal's master was closed; /dev/pts/<index> goes."""
 
     index: int
+
+
+@message(tag=0x627, receiver="mount_namespace", mode=Mode.REPLY)
+class WatchAdded(Message):
+    """mount_namespace -> thread_group, reply: the watch descriptor."""
+
+    wd: int
+
+
+@message(tag=0x628, receiver="mount_namespace", mode=Mode.ASK, reply=WatchAdded)
+class AddWatch(Message):
+    """thread_group -> mount_namespace, ask: inotify_add_watch(2) on the inotify open file *file* of *worker*."""
+
+    #: Address of the worker whose open file it is, and the file's number there.
+    worker: str
+    file: int
+    root: int
+    base: int
+    path: bytes
+    follow: bool
+    #: IN_* as the guest gave them.
+    mask: int
+    who: Credentials
+
+
+@message(tag=0x629, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+class RemoveWatch(Message):
+    """thread_group -> mount_namespace, ask: inotify_rm_watch(2). EINVAL."""
+
+    worker: str
+    file: int
+    wd: int
+
+
+@record
+class WatchEvent(Record):
+    """struct inotify_event."""
+
+    wd: int
+    mask: int
+    cookie: int
+    name: bytes
+
+
+@message(tag=0x62A, receiver="mount_namespace", mode=Mode.REPLY)
+class WatchEvents(Message):
+    """mount_namespace -> thread_group, reply: events in order, and the serial of the last EventsReady before."""
+
+    events: tuple[WatchEvent, ...]
+    serial: int
+
+
+@message(tag=0x62B, receiver="mount_namespace", mode=Mode.ASK, reply=WatchEvents)
+class TakeEvents(Message):
+    """thread_group -> mount_namespace, ask: every event that waits for an inotify open file."""
+
+    worker: str
+    file: int
+
+
+@message(tag=0x62C, receiver="mount_namespace", mode=Mode.TELL)
+class CloseWatches(Message):
+    """worker -> mount_namespace, tell: an inotify open file is closed."""
+
+    worker: str
+    file: int
+
+
+@message(tag=0x62D, receiver="mount_namespace", mode=Mode.TELL)
+class FileUsed(Message):
+    """worker -> mount_namespace, tell: the contents of a watched file were read (IN_ACCESS) or changed (IN_MODIFY)."""
+
+    handle: int
+    cause: int

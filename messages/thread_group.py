@@ -199,3 +199,19 @@ class WatchedExited(Message):
     """task_set -> worker, tell: a process that a pidfd of this worker names has exited, or was gone already."""
 
     group: int
+
+
+@message(tag=0x508, receiver="worker", mode=Mode.TELL)
+class EventsReady(Message):
+    """mount_namespace -> worker, tell: events wait for the inotify open file *file*; *serial* counts these messages."""
+
+    file: int
+    serial: int
+
+
+@message(tag=0x509, receiver="worker", mode=Mode.TELL)
+class FilesWatched(Message):
+    """mount_namespace -> worker, tell: somebody watches these open files by now; *mask* as in Opened.watched."""
+
+    handles: tuple[int, ...]
+    mask: int

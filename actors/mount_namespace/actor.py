@@ -30,6 +30,8 @@ class MountNamespace(Actor):
         super().__init__(address, node)
         self.tree = Tree(host if host is not None else HostFiles())
         self.locks = LockTable()
+        self.tree.watches.post = self.tell
+        self.tree.watches.workers = tuple(f"worker:{number}" for number in range(node.placement.workers))
 
     def _give(self, fd: int) -> int:
         """Pass *fd* to the actor whose message is being handled."""
@@ -157,6 +159,31 @@ class MountNamespace(Actor):
     def _wake(self, woken: list[tuple[int, int]]) -> None:
         for group, tid in woken:
             self.tell(f"thread_group:{group}", LockReleased(tid=tid))
+
+    # -- watches ------------------------------------------------------------------------------------------------
+
+    @handles(m.AddWatch)
+    def add_watch(self, message: m.AddWatch) -> m.WatchAdded:
+        place = self.tree.find(message.root, message.base, message.path, message.who, message.follow)
+        return self.tree.watches.add(message, place)
+
+    @handles(m.RemoveWatch)
+    def remove_watch(self, message: m.RemoveWatch) -> None:
+        self.tree.watches.remove(message)
+
+    @handles(m.TakeEvents)
+    def take_events(self, message: m.TakeEvents) -> m.WatchEvents:
+        return self.tree.watches.take(message.worker, message.file)
+
+    @handles(m.CloseWatches)
+    def close_watches(self, message: m.CloseWatches) -> None:
+        self.tree.watches.close(message.worker, message.file)
+
+    @handles(m.FileUsed)
+    def file_used(self, message: m.FileUsed) -> None:
+        handle = self.tree.handles.by_number.get(message.handle)
+        if handle is not None:
+            self.tree.watches.changed(handle.dentry, message.cause)
 
     @handles(m.ProcessSeen)
     def process_seen(self, message: m.ProcessSeen) -> None:

@@ -14,12 +14,14 @@ from .errors import MagicLinkMet, fail
 from .file_data import without_privileges
 from .mounts import MS_NOATIME, MS_NODIRATIME
 from .permissions import CAP_CHOWN, CAP_FSETID, WRITE, capable, check_access, in_group, is_owner, may_access
+from .watches import Cause
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import ChangeAttributes, Credentials
     from .inode import Dentry, Inode
     from .mounts import Mount
     from .tree import Tree
+    from .watches import WatchTable
 
 __all__ = ["change_attributes", "touch_atime"]
 
@@ -61,7 +63,7 @@ def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     inode.fs.may_change(inode)
     _check_owner_change(inode, request)
     _check_mode_and_times(inode, request)
-    _apply(dentry, request)
+    _apply(dentry, request, tree.watches)
     return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
 
 
@@ -110,7 +112,7 @@ def _check_mode_and_times(inode: Inode, request: ChangeAttributes) -> None:
         fail(EPERM)
 
 
-def _apply(dentry: Dentry, request: ChangeAttributes) -> None:
+def _apply(dentry: Dentry, request: ChangeAttributes, watches: WatchTable) -> None:
     inode = dentry.inode
     assert inode is not None
     fields: set[str] = set()
@@ -133,6 +135,23 @@ def _apply(dentry: Dentry, request: ChangeAttributes) -> None:
     if fields:
         inode.ctime_ns = now
         inode.fs.changed(dentry, frozenset(fields))
+    cause = _cause(request)
+    if cause:
+        watches.changed(dentry, cause)
+
+
+def _cause(request: ChangeAttributes) -> int:
+    """As fsnotify_change tells it."""
+    cause = Cause.MODIFY if request.size is not None else 0
+    if request.uid is not None or request.gid is not None or request.mode is not None:
+        cause |= Cause.ATTRIB
+    if request.atime_ns is not None and request.mtime_ns is not None:
+        cause |= Cause.ATTRIB
+    elif request.atime_ns is not None:
+        cause |= Cause.ACCESS
+    elif request.mtime_ns is not None:
+        cause |= Cause.MODIFY
+    return cause
 
 
 def _set_owner(inode: Inode, request: ChangeAttributes) -> None:

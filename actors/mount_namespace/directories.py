@@ -11,6 +11,7 @@ from errno import EINVAL, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
 from ...messages.mount_namespace import Credentials, DirectoryEntries, DirectoryEntry
+from .watches import Cause
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import ReadDirectory
@@ -42,6 +43,7 @@ def read_directory(tree: Tree, request: ReadDirectory) -> DirectoryEntries:
     if handle.listing is None or request.offset == 0:
         handle.listing = _take_listing(tree, handle)
     touch_atime(handle.mount, inode)
+    tree.watches.changed(handle.dentry, Cause.ACCESS)
     entries = tuple(_fitting(handle, request.offset, request.max_bytes))
     return DirectoryEntries(entries=entries)
 

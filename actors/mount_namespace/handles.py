@@ -23,7 +23,7 @@ __all__ = ["Handle", "HandleTable"]
 class Handle:
     """One open place."""
 
-    __slots__ = ("data", "dentry", "flags", "listing", "mount", "number", "references")
+    __slots__ = ("data", "dentry", "flags", "listing", "mount", "number", "quiet", "references")
 
     def __init__(self, number: int, mount: Mount, dentry: Dentry) -> None:
         self.number = number
@@ -32,6 +32,8 @@ class Handle:
         self.references = 1
         #: O_* flags of the open; O_PATH for a directory that is only somebody's root or working directory.
         self.flags = 0
+        #: Its end is no close(2): another handle took its place in a restore.
+        self.quiet = False
         #: Contents whose memfd was given out with this handle.
         self.data: FileData | None = None
         #: What getdents shows, taken when reading starts: (name, inode number, DT_*).

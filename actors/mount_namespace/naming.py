@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import MagicLinkMet, fail
 from .permissions import CAP_MKNOD, EXECUTE, WRITE, capable, check_access, check_sticky, may_access, may_link
+from .watches import Cause
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Credentials, Link, MakeNode, Rename, Symlink, Unlink
@@ -72,7 +73,8 @@ def make_node(tree: Tree, request: MakeNode) -> None:
     if kind in (stat.S_IFCHR, stat.S_IFBLK) and not capable(request.who, CAP_MKNOD):
         fail(EPERM)
     mode = kind | request.mode & (0o1777 if kind == stat.S_IFDIR else 0o7777)
-    _inode(directory).fs.create(directory, name, mode, request.who, request.rdev, b"")
+    made = _inode(directory).fs.create(directory, name, mode, request.who, request.rdev, b"")
+    tree.watches.named(directory, name, _inode(made), Cause.CREATE)
 
 
 def symlink(tree: Tree, request: Symlink) -> None:
@@ -83,7 +85,8 @@ def symlink(tree: Tree, request: Symlink) -> None:
     name = _walk_to_new_name(walk, False)
     _check_create(walk.dentry, request.who)
     mode = stat.S_IFLNK | 0o777
-    _inode(walk.dentry).fs.create(walk.dentry, name, mode, request.who, 0, request.target)
+    made = _inode(walk.dentry).fs.create(walk.dentry, name, mode, request.who, 0, request.target)
+    tree.watches.named(walk.dentry, name, _inode(made), Cause.CREATE)
 
 
 def link(tree: Tree, request: Link) -> None:
@@ -110,6 +113,8 @@ def link(tree: Tree, request: Link) -> None:
     if inode.nlink >= _LINK_MAX:
         fail(EMLINK)
     inode.fs.link(source, walk.dentry, name)
+    tree.watches.itself(inode, Cause.ATTRIB)
+    tree.watches.named(walk.dentry, name, inode, Cause.CREATE)
 
 
 # -- removing names ---------------------------------------------------------------------------------------------
@@ -148,7 +153,12 @@ def unlink(tree: Tree, request: Unlink) -> None:
     fs = _inode(victim).fs
     if request.directory and not fs.is_empty(victim, request.who):
         fail(ENOTEMPTY)
+    removed = _inode(victim)
     fs.remove(victim)
+    if not request.directory:
+        tree.watches.itself(removed, Cause.ATTRIB)
+    tree.watches.look_for_end(removed)
+    tree.watches.named(walk.dentry, name, removed, Cause.DELETE)
 
 
 # -- rename -----------------------------------------------------------------------------------------------------
@@ -183,11 +193,38 @@ def rename(tree: Tree, request: Rename) -> None:
     _check_permissions(renaming)
     fs = _inode(old).fs
     if renaming.exchange and new is not None:
+        new_name, old_name = new.name, old.name
         fs.exchange(old, new)
+        _tell_of_move(tree, _inode(old), (renaming.old_directory, old_name), (renaming.new_directory, new_name))
+        _tell_of_move(tree, _inode(new), (renaming.new_directory, new_name), (renaming.old_directory, old_name))
         return
     if new is not None and _is_directory(new) and not fs.is_empty(new, request.who):
         fail(ENOTEMPTY)
+    old_name, moved, replaced = old.name, _inode(old), new.inode if new is not None else None
     fs.move(old, renaming.new_directory, renaming.new_name, new)
+    _tell_of_move(
+        tree, moved, (renaming.old_directory, old_name), (renaming.new_directory, renaming.new_name), replaced
+    )
+
+
+def _tell_of_move(
+    tree: Tree, moved: Inode, source: tuple[Dentry, bytes], target: tuple[Dentry, bytes], replaced: Inode | None = None
+) -> None:
+    """Tell those who watch, as fsnotify_move does."""
+    watches = tree.watches
+    if not watches.by_inode:
+        return
+    cookie = watches.next_cookie()
+    watches.named(*source, moved, Cause.MOVED_FROM, cookie)
+    watches.named(*target, moved, Cause.MOVED_TO, cookie)
+    if replaced is not None:
+        watches.itself(replaced, Cause.ATTRIB)
+    watches.itself(moved, Cause.MOVE_SELF)
+    if replaced is not None:
+        watches.look_for_end(replaced)
+    found = target[0].children.get(target[1])
+    if found is not None:
+        watches.moved(found)
 
 
 def _walk_sides(tree: Tree, request: Rename) -> tuple[Walk, bytes, Walk, bytes]:

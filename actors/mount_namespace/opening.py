@@ -15,6 +15,7 @@ from ...messages.mount_namespace import Opened
 from .errors import MagicLinkMet, fail
 from .mounts import MS_NODEV, MS_NOEXEC
 from .permissions import CAP_FSETID, EXECUTE, READ, WRITE, capable, check_access, is_owner
+from .watches import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,10 @@ def _find_or_create(tree: Tree, walk: Walk, request: Open, flags: int) -> tuple[
             fail(EISDIR)
         found = walk.look(name)
         if found is None:
-            return (walk.mount, _create(walk, name, request)), True
+            made = _create(walk, name, request)
+            assert made.inode is not None
+            tree.watches.named(walk.dentry, name, made.inode, Cause.CREATE)
+            return (walk.mount, made), True
         assert found.inode is not None
         is_link = found.inode.mode & _FORMAT == stat.S_IFLNK
         if not is_link or flags & (os.O_NOFOLLOW | os.O_EXCL):
@@ -151,7 +155,8 @@ def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, 
         _check_found(mount, dentry, request, flags)
     if flags & os.O_PATH:
         return _reply(tree, request, flags, place, -1)
-    if flags & os.O_TRUNC and kind == stat.S_IFREG and not created and not inode.proc_file and not inode.content:
+    truncated = bool(flags & os.O_TRUNC) and kind == stat.S_IFREG and not created
+    if truncated and not inode.proc_file and not inode.content:
         inode.fs.truncate(dentry, 0)
     fd = -1
     if kind == stat.S_IFREG:
@@ -162,6 +167,13 @@ def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, 
         fd = inode.fs.open_fifo(inode, flags)
     elif kind == stat.S_IFSOCK:
         fail(ENXIO)
+    if request.who.tgid:
+        tree.watches.changed(dentry, Cause.OPEN)
+    else:
+        # A restored worker opens what it had open: nobody shall see an open or a close in that.
+        tree.handles.get(request.base).quiet = True
+    if truncated:
+        tree.watches.changed(dentry, Cause.MODIFY)
     return _reply(tree, request, flags, place, fd if fd < 0 else give(fd))
 
 
@@ -234,4 +246,5 @@ def _reply(tree: Tree, request: Open, flags: int, place: Place, token: int) -> O
         proc_pid=inode.pid,
         magic="",
         rest=b"",
+        watched=tree.watches.wanted(place[1]),
     )

@@ -97,6 +97,7 @@ class _Saver:
             "handles": handles,
             "next_handle": tree.handles.next_number,
             "locks": held,
+            "watches": tree.watches.state(),
             "processes": [(p.pid, p.uid, p.gid, p.tids) for p in tree.processes.by_pid.values()],
         }
 
@@ -266,6 +267,7 @@ class _Loader:
             self._handle(*record)
         tree.handles.next_number = state["next_handle"]
         self._locks(locks)
+        tree.watches.load(state["watches"])
 
     def _file_system(self, record: dict[str, Any]) -> None:
         tree, source = self.tree, record["source"]

@@ -24,6 +24,7 @@ from .permissions import EXECUTE, WRITE, check_access
 from .proc import ProcFs
 from .processes import ProcessTable
 from .walk import Walk
+from .watches import WatchTable
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Access, BecomeWorkingDirectory, Credentials, GetPath, GetStatus, ReadLink
@@ -80,6 +81,7 @@ class Tree:
         self.store = DataStore(host)
         self.mounts = MountTable()
         self.handles = HandleTable(self.store)
+        self.watches = WatchTable(self.handles, self.release)
         self.processes = ProcessTable()
         #: Every file system that is mounted or was, by st_dev.
         self.file_systems: dict[int, FileSystem] = {}
@@ -235,8 +237,14 @@ class Tree:
 
     def release(self, numbers: tuple[int, ...]) -> None:
         """Drop references."""
+        watches = self.watches
         for number in numbers:
+            handle = self.handles.by_number[number]
+            if watches.by_inode and handle.references == 1:
+                watches.closing(handle)
             lost = self.handles.release(number)
+            if watches.by_inode and lost is not None and lost.dentry.inode is not None:
+                watches.look_for_end(lost.dentry.inode)
             if lost is not None and lost.mount.id not in self.mounts.by_id:
                 self._retire(lost.mount.fs)
 

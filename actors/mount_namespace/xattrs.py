@@ -14,6 +14,7 @@ from ...config.limits import MAX_XATTR_BYTES
 from ...messages.mount_namespace import XattrValue
 from .errors import fail
 from .permissions import CAP_SYS_ADMIN, READ, WRITE, capable, check_access, is_owner
+from .watches import Cause
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Credentials, XattrChange
@@ -51,6 +52,7 @@ def change_xattr(tree: Tree, request: XattrChange) -> XattrValue:
         _remove(inode, request.name)
     inode.ctime_ns = tree.host.now_ns()
     inode.fs.changed(dentry, frozenset({"xattrs"}))
+    tree.watches.changed(dentry, Cause.ATTRIB)
     return XattrValue(value=b"")
 
 

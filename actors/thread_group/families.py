@@ -20,6 +20,7 @@ FAMILIES: tuple[str, ...] = (
     "sys_time",
     "sys_timerfd",
     "sys_signalfd",
+    "sys_inotify",
     "sys_fd",
     "sys_io",
     "sys_path",

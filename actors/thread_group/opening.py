@@ -149,7 +149,9 @@ def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFil
     flags |= O_LARGEFILE
     if opened.token >= 0:
         fd = worker.node.descriptors.take(opened.token)
-        return (PipeFile if kind == stat.S_IFIFO else RegularFile)(worker, identity, flags, fd)
+        if kind == stat.S_IFIFO:
+            return PipeFile(worker, identity, flags, fd)
+        return RegularFile(worker, identity, flags, fd, opened.watched)
     if kind == stat.S_IFDIR:
         if opened.proc_file:
             return DescriptorDirectory(worker, identity, flags, opened.proc_pid, opened.proc_file)

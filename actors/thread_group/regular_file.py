@@ -10,41 +10,59 @@ import os
 from errno import EFBIG
 from typing import TYPE_CHECKING, ClassVar
 
-from ...messages.mount_namespace import FileStatus
+from ...messages.mount_namespace import FileStatus, FileUsed
 from . import signals
 from .limits import RLIM_INFINITY, Resource
 from .open_file import ACCESS_MODE, OpenFile
 
 if TYPE_CHECKING:
     from .actor import ThreadGroup
+    from .open_file import Identity
     from .task import Task
+    from .worker import Worker
 
 __all__ = ["HostRegularFile", "MemoryFile", "RegularFile", "exceeded"]
+
+_IN_ACCESS, _IN_MODIFY = 1, 2
 
 
 class RegularFile(OpenFile):
     """A file that MountNamespace opened for us."""
 
-    __slots__ = ()
+    __slots__ = ("watched",)
     kind: ClassVar[str] = "regular"
     fills: ClassVar[bool] = True
     seekable: ClassVar[bool] = True
     splice_source: ClassVar[bool] = True
 
+    def __init__(self, worker: Worker, identity: Identity, flags: int, host_fd: int = -1, watched: int = 0) -> None:
+        super().__init__(worker, identity, flags, host_fd)
+        #: Which of IN_ACCESS and IN_MODIFY somebody watches.
+        self.watched = watched
+
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
         """Read at the host's offset or at *offset*."""
-        if offset is None:
-            return self.worker.host.read(self.host_fd, count)
-        return self.worker.host.pread(self.host_fd, count, offset)
+        host = self.worker.host
+        data = host.read(self.host_fd, count) if offset is None else host.pread(self.host_fd, count, offset)
+        if self.watched and data:
+            self.report(_IN_ACCESS)
+        return data
+
+    def report(self, cause: int) -> None:
+        """Tell MountNamespace what was done, if somebody watches for it."""
+        if self.watched & cause:
+            self.worker.tell(self.identity.namespace, FileUsed(handle=self.handle, cause=cause))
 
     def push(self, task: Task, data: bytes, offset: int | None) -> int:
         """Write at the host's offset (or the end, with O_APPEND) or at *offset*. EFBIG with SIGXFSZ."""
         limit = task.group.limits.soft(Resource.FSIZE)
         if limit != RLIM_INFINITY and data:
             data = self._within(task, data, offset, limit)
-        if offset is None:
-            return self.worker.host.write(self.host_fd, data)
-        return self.worker.host.pwrite(self.host_fd, data, offset)
+        host = self.worker.host
+        taken = host.write(self.host_fd, data) if offset is None else host.pwrite(self.host_fd, data, offset)
+        if self.watched and taken:
+            self.report(_IN_MODIFY)
+        return taken
 
     def _within(self, task: Task, data: bytes, offset: int | None, limit: int) -> bytes:
         """Cut *data* to what RLIMIT_FSIZE allows (generic_write_check_limits)."""
@@ -74,6 +92,7 @@ class RegularFile(OpenFile):
         if size > task.group.limits.soft(Resource.FSIZE):
             exceeded(task)
         self.worker.host.truncate(self.host_fd, size)
+        self.report(_IN_MODIFY)
         return 0
 
     def allocate(self, task: Task, mode: int, offset: int, length: int) -> int:
@@ -81,6 +100,7 @@ class RegularFile(OpenFile):
         if offset + length > task.group.limits.soft(Resource.FSIZE):
             exceeded(task)
         self.worker.host.allocate(self.host_fd, mode, offset, length)
+        self.report(_IN_MODIFY)
         return 0
 
     def sync(self, *, data_only: bool) -> int:

@@ -22,6 +22,7 @@ from .directory import DescriptorDirectory, Directory, PathFile
 from .epoll_file import EpollFile
 from .event_file import EventFile
 from .guest_clocks import ClockKey
+from .inotify_file import InotifyFile
 from .open_file import ACCESS_MODE, Identity, OpenFile
 from .pid_file import PidFile
 from .pipe import PipeFile
@@ -31,7 +32,7 @@ from .save_sockets import SocketsLoader, save_sockets
 from .signal_file import SignalFile
 from .socket_file import SocketFile
 from .stdio import adopt
-from .terminal import HOST_TERMINAL, PtyMaster, Terminal
+from .terminal import PtyMaster, Terminal, is_host_terminal
 from .text_file import MemoryImage, ProcessFile, TextFile
 from .timer_file import TimerFile
 
@@ -76,7 +77,7 @@ def save_files(worker: Worker, memory: save_memory.MemoryFile, mapped: set[int])
 
 def _standard_index(file: OpenFile) -> int | None:
     """Return which standard stream of the host *file* is; None for a file of the guest's own."""
-    if isinstance(file, Terminal) and file.device == HOST_TERMINAL:
+    if isinstance(file, Terminal) and is_host_terminal(file.device):
         return file.worker.files.standard.get(file.ino, 0)
     return None if file.host_fd < 0 or file.handle else file.worker.files.standard.get(file.ino)
 
@@ -255,22 +256,24 @@ class FilesLoader:
             raise Refused(f"{os.fsdecode(identity.path)} cannot be opened: {error.strerror}") from None
         self.worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,)))
         self.handles[identity.handle] = identity.handle = opened.handle
-        return self.worker.node.descriptors.take(opened.token)
+        return opened
 
     def _open_regular(self, state: dict[str, Any], identity: Identity) -> Asking:
         flags = state["flags"] & (ACCESS_MODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC)
-        fd = yield from self._open(identity, flags)
+        opened = yield from self._open(identity, flags)
+        fd = self.worker.node.descriptors.take(opened.token)
         self.worker.host.seek(fd, state["position"], os.SEEK_SET)
         if state["fingerprint"] not in (None, fingerprint(self.worker.host, fd)):
             raise Refused(
                 f"the host's file behind {os.fsdecode(identity.path)}, which is mapped, has changed since the save"
             )
-        return RegularFile(self.worker, identity, state["flags"], fd)
+        return RegularFile(self.worker, identity, state["flags"], fd, opened.watched)
 
     def _open_fifo(self, identity: Identity) -> Asking:
         """A FIFO's body is MountNamespace's: get hold of it by its reading end, which can always be opened."""
         key = (identity.dev, identity.ino)
-        fd = yield from self._open(identity, os.O_RDONLY | os.O_NONBLOCK)
+        opened = yield from self._open(identity, os.O_RDONLY | os.O_NONBLOCK)
+        fd = self.worker.node.descriptors.take(opened.token)
         if key in self._pipes:
             self.worker.host.close(fd)
         else:
@@ -396,6 +399,13 @@ def _make_timerfd(loader: FilesLoader, state: dict[str, Any], identity: Identity
     return file
 
 
+def _make_inotify(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
+    file = InotifyFile(loader.worker, identity.namespace, state["flags"])
+    file.identity = identity
+    file.load(state)
+    return file
+
+
 def _make_socket(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
     return loader.sockets.make(state, identity)
 
@@ -415,6 +425,7 @@ def _make_terminal(loader: FilesLoader, state: dict[str, Any], identity: Identit
 
 #: By kind. A file is made after those that were opened before it, so a terminal after its master.
 _MAKERS: Final[dict[str, Callable[[FilesLoader, dict[str, Any], Identity], OpenFile]]] = {
+    "inotify": _make_inotify,
     "pty_master": _make_pty_master,
     "terminal": _make_terminal,
     "pipe": _make_pipe,

@@ -19,10 +19,10 @@ from ..runtime.actor import Actor, handles
 from . import alarm, dispatch, families, file_table, fs_context, save
 from .actor import ThreadGroup
 from .clocks import GuestClock
-from .syscall_log import SyscallLog
 from .inotify_file import InotifyFile
 from .regular_file import RegularFile
 from .sys_misc import DEFAULT_UTS
+from .syscall_log import SyscallLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
