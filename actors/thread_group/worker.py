@@ -19,6 +19,8 @@ from ..runtime.actor import Actor, handles
 from . import alarm, dispatch, families, file_table, fs_context, save
 from .actor import ThreadGroup
 from .clocks import GuestClock
+from .inotify_file import InotifyFile
+from .regular_file import RegularFile
 from .sys_misc import DEFAULT_UTS
 from .syscall_log import SyscallLog
 
@@ -91,21 +93,6 @@ class Worker(Actor):
         """The process of some pidfds has exited."""
         for file in self.pid_files.pop(message.group, ()):
             file.process_exited()
-
-    @handles(messages.BeginSave)
-    def begin_save(self, message: messages.BeginSave) -> Done:
-        """Take the checkpoint's memory file."""
-        return save.begin(self, message)
-
-    @handles(messages.SaveWorker)
-    def save_worker(self, _message: messages.SaveWorker) -> messages.WorkerState:
-        """Give the state that the thread groups share."""
-        return save.save_worker(self)
-
-    @handles(messages.LoadWorker)
-    def load_worker(self, message: messages.LoadWorker) -> Asking:
-        """Take it back, on a fresh worker."""
-        return save.load_worker(self, message)
 
     @handles(messages.BeginSave)
     def begin_save(self, message: messages.BeginSave) -> Done:
