@@ -16,8 +16,10 @@ import signal
 import socket
 import struct
 import termios
+import threading
 from typing import TYPE_CHECKING
 
+from .errors import GreenroomError
 from .spawner import set_process_name
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ _REPORTED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH, sig
 
 #: No signal's number: the holder has the terminal.
 _READY = 0
+
+#: No signal's number either: the program that a terminal is relayed to has ended.
+_ENDED = 255
 
 _READ_BYTES = 1 << 16
 
@@ -132,17 +137,24 @@ def relay(process: Process, stdin: int, stdout: int) -> int:
     theirs.setblocking(False)
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     handler = signal.signal(signal.SIGWINCH, _reported_by_wakeup)
+    # A background process may hold the terminal open long after the program: its end is what counts.
+    waiting = threading.Thread(target=_say_end, args=(process, theirs), daemon=True)
     try:
         _set_raw(stdin)
         _copy_size(stdin, process)
+        waiting.start()
         _copy_both_ways(process, stdin, stdout, ours)
         return process.wait()
     finally:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
         signal.signal(signal.SIGWINCH, handler)
         signal.set_wakeup_fd(wakeup)
-        ours.close()
-        theirs.close()
+
+
+def _say_end(process: Process, news: socket.socket) -> None:
+    with contextlib.suppress(GreenroomError):  # relay's own wait says it
+        process.wait()
+    news.send(bytes([_ENDED]))
 
 
 def _set_raw(terminal: int) -> None:
@@ -156,27 +168,40 @@ def _copy_size(terminal: int, process: Process) -> None:
     process.resize(rows, columns)
 
 
-def _copy_both_ways(process: Process, stdin: int, stdout: int, resized: socket.socket) -> None:
+def _copy_both_ways(process: Process, stdin: int, stdout: int, news: socket.socket) -> None:
+    """Copy until the program has ended and what it wrote is out; *news* tells of that, and of new sizes."""
     assert process.stdin is not None
     assert process.stdout is not None
-    master_in, master_out = process.stdin.fileno(), process.stdout.fileno()
+    targets = {stdin: process.stdin.fileno(), process.stdout.fileno(): stdout}
     poll = select.poll()
-    for fd in (stdin, master_out, resized.fileno()):
+    for fd in (*targets, news.fileno()):
         poll.register(fd, select.POLLIN)
+    ended = False
     while True:
-        for fd, _ in poll.poll():
-            if fd == resized.fileno():
-                resized.recv(64)
-                _copy_size(stdin, process)
-                continue
-            data = b""
-            with contextlib.suppress(OSError):  # EIO: the last one has closed the terminal
-                data = os.read(fd, _READ_BYTES)
-            if not data and fd == master_out:
-                return
-            if not data:
+        ready = [fd for fd, _ in poll.poll(0 if ended else None)]
+        if ended and process.stdout.fileno() not in ready:
+            return
+        for fd in ready:
+            if fd in targets:
+                _copy_some(fd, targets[fd], poll)
+            else:
+                ended = ended or _ENDED in news.recv(64)
+                if not ended:
+                    _copy_size(stdin, process)
+        if ended:
+            with contextlib.suppress(KeyError):
                 poll.unregister(stdin)
-            _write_all(stdout if fd == master_out else master_in, data)
+
+
+def _copy_some(source: int, target: int, poll: select.poll) -> None:
+    """Copy what is there; forget a source that has come to its end."""
+    data = b""
+    with contextlib.suppress(OSError):  # EIO: the last one has closed the terminal
+        data = os.read(source, _READ_BYTES)
+    if data:
+        _write_all(target, data)
+    else:
+        poll.unregister(source)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ from greenroom.supervisor.errors import ExecError, NameInUse, SandboxNotFound, S
 from greenroom.supervisor.program import Process
 from greenroom.supervisor.runtime_directory import CONTROL_SOCKET, find_supervisor, live_supervisors
 from greenroom.supervisor.streams import NULL_STREAM
+from greenroom.supervisor.terminal import relay
 from hosts import LIMIT_S, command, wait_for_death
 
 if TYPE_CHECKING:
@@ -144,3 +145,17 @@ def test_a_terminal_that_is_closed_hangs_its_program_up(server: Server, spec: Sa
     process.resize(10, 20)
     process.close()
     assert process.wait(LIMIT_S) == -signal.SIGHUP
+
+
+def test_a_relayed_terminal_ends_with_its_program(server: Server) -> None:
+    """Others may hold the terminal open for longer: whoever joined his own to it gets that back at once."""
+    name = create(server.connection, SandboxSpec())
+    process = Process(server.connection, name, command("sleep", terminal=True))
+    ours, theirs = os.openpty()
+    killer = threading.Timer(0.0, process.kill)
+    killer.start()
+    assert relay(process, theirs, theirs) == -signal.SIGKILL
+    killer.join()
+    process.close()
+    os.close(ours)
+    os.close(theirs)
