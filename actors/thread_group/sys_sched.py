@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .credentials import CAP_SYS_ADMIN, CAP_SYS_NICE
 from .limits import Resource
+from .scheduling import Scheduling
 from .table import S32, U32, Address, syscall
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _PAGE_BYTES = 4096
 #: SCHED_RR's slice, and the base slice that sched_getattr(2) shows for SCHED_OTHER.
 _RR_SLICE_NS = 100_000_000
 _FAIR_SLICE_NS = 1_400_000
+#: Process id of init.
+_INIT = 1
 _PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER = 0, 1, 2
 
 
@@ -49,6 +52,11 @@ def _find(task: Task, tid: int) -> Task:
     raise OSError(ESRCH, "")
 
 
+def _settings(task: Task, tid: int) -> Scheduling:
+    """Return the settings of the thread *tid*, to be read. Init has no thread, so nobody changes its own. ESRCH."""
+    return Scheduling() if tid == _INIT else _find(task, tid).scheduling
+
+
 def _check_owner(task: Task, target: Task) -> None:
     """EPERM unless the caller's effective uid is one of the target's, or it has CAP_SYS_NICE."""
     mine, theirs = task.group.credentials, target.group.credentials
@@ -59,9 +67,9 @@ def _check_owner(task: Task, target: Task) -> None:
 # -- CPUs -------------------------------------------------------------------------------------------------------
 
 
-def affinity_of(task: Task) -> int:
-    """Return the CPUs on which *task* may run as a bit mask."""
-    return task.scheduling.cpus or (1 << task.worker.application_cores) - 1
+def affinity_of(task: Task, settings: Scheduling | None = None) -> int:
+    """Return the CPUs on which *task*, or another thread with *settings*, may run as a bit mask."""
+    return (settings or task.scheduling).cpus or (1 << task.worker.application_cores) - 1
 
 
 @syscall(203, partial="kept and reported; the host chooses the CPU")
@@ -84,7 +92,7 @@ def sched_getaffinity(task: Task, tid: S32, size: U32, mask: Address) -> int:
         raise OSError(EINVAL, "")
     # Linux copies the kernel's whole mask, whose length is its number of possible CPUs rounded up to a long.
     length = min(size, (task.worker.application_cores + 63) // 64 * 8)
-    task.memory.write(mask, affinity_of(_find(task, tid)).to_bytes(length, "little"))
+    task.memory.write(mask, affinity_of(task, _settings(task, tid)).to_bytes(length, "little"))
     return length
 
 
@@ -145,7 +153,7 @@ def _check_pointer(tid: int, pointer: int) -> None:
 def sched_getparam(task: Task, tid: S32, param: Address) -> int:
     """sched_getparam(2): the real-time priority. EFAULT, EINVAL, ESRCH."""
     _check_pointer(tid, param)
-    task.memory.write(param, struct.pack("<i", _find(task, tid).scheduling.priority))
+    task.memory.write(param, struct.pack("<i", _settings(task, tid).priority))
     return 0
 
 
@@ -167,7 +175,7 @@ def sched_getscheduler(task: Task, tid: S32) -> int:
     """sched_getscheduler(2): the policy. EINVAL, ESRCH."""
     if tid < 0:
         raise OSError(EINVAL, "")
-    scheduling = _find(task, tid).scheduling
+    scheduling = _settings(task, tid)
     return scheduling.policy | (_RESET_ON_FORK if scheduling.reset_on_fork else 0)
 
 
@@ -194,7 +202,7 @@ def sched_rr_get_interval(task: Task, tid: S32, interval: Address) -> int:
     """sched_rr_get_interval(2): the length of a time slice. EFAULT, EINVAL, ESRCH."""
     if tid < 0:
         raise OSError(EINVAL, "")
-    ns = _RR_SLICE_NS if _find(task, tid).scheduling.policy == _RR else 0
+    ns = _RR_SLICE_NS if _settings(task, tid).policy == _RR else 0
     task.memory.write(interval, struct.pack("<qq", *divmod(ns, 10**9)))
     return 0
 
@@ -241,7 +249,7 @@ def sched_getattr(task: Task, tid: S32, attr: Address, size: U32, flags: U32) ->
     _check_pointer(tid, attr)
     if flags or not _ATTR_MIN_BYTES <= size <= _PAGE_BYTES:
         raise OSError(EINVAL, "")
-    current = _find(task, tid).scheduling
+    current = _settings(task, tid)
     length = min(size, _ATTR.size)
     fair = current.policy in (_OTHER, _BATCH)
     data = _ATTR.pack(
@@ -297,6 +305,8 @@ def _set_nice(task: Task, target: Task, nice: int) -> None:
 @syscall(140, partial="others' threads are reached when they live on the same worker")
 def getpriority(task: Task, which: S32, who: S32) -> int:
     """getpriority(2): 20 minus the lowest nice value of the named threads. EINVAL, ESRCH."""
+    if which == _PRIO_PROCESS:
+        return 20 - _settings(task, who).nice
     return 20 - min(t.scheduling.nice for t in _named(task, which, who))
 
 
