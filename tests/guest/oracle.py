@@ -8,6 +8,7 @@ in the sandbox its /tmp.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "AS_CALLER",
     "ENVIRONMENT",
     "GREENROOM",
     "PLACEMENTS",
@@ -39,6 +41,8 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TZ": "UTC",
 }
+#: Who natively is not root is to be the same user in the sandbox, where everybody may be root.
+AS_CALLER = () if os.geteuid() == 0 else ("--user", f"{os.geteuid()}:{os.getegid()}")
 #: Seconds for one program: it is over in less than one, but both cores of a small machine may be busy with others.
 TIMEOUT = 60.0
 
@@ -110,7 +114,7 @@ def _run(argv: Sequence[str], case: Case, directory: Path | None) -> Outcome:
 def check_same(case: Case, placement: str, directory: Path) -> Outcome:
     """Run *case* both ways; fail unless status, output and errors are equal. Return the outcome."""
     expected = natively(case, directory)
-    assert in_sandbox(case, placement) == expected
+    assert in_sandbox(case, placement, AS_CALLER) == expected
     return expected
 
 

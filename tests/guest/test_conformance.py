@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from oracle import Case, in_sandbox, natively
+from oracle import AS_CALLER, Case, in_sandbox, natively
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ _AS_ANYONE = ("pidfd", "process", "signals", "files", "pipes", "descriptors", "s
 
 def _check_lines(case: Case, placement: str, directory: Path) -> None:
     """Compare line by line first: that shows the call, where whole outputs show a wall of text."""
-    expected, said = natively(case, directory), in_sandbox(case, placement)
+    expected, said = natively(case, directory), in_sandbox(case, placement, AS_CALLER)
     assert said.stdout.decode().split("\n") == expected.stdout.decode().split("\n")
     assert said == expected
 
