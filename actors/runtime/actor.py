@@ -295,9 +295,7 @@ class _Drive:
 
     __slots__ = ("_actor", "_asking", "_finish", "_missing", "_replies")
 
-    def __init__(
-        self, actor: Actor, asking: Asking, finish: Callable[[Any, BaseException | None], None]
-    ) -> None:
+    def __init__(self, actor: Actor, asking: Asking, finish: Callable[[Any, BaseException | None], None]) -> None:
         self._actor = actor
         self._asking = asking
         self._finish = finish
@@ -306,10 +304,8 @@ class _Drive:
 
     def step(self, reply: Any) -> None:
         try:
-            if isinstance(reply, Failed):
-                wanted = self._asking.throw(exception_of(reply))
-            else:
-                wanted = self._asking.send(reply)
+            failed = isinstance(reply, Failed)
+            wanted = self._asking.throw(exception_of(reply)) if failed else self._asking.send(reply)
         except StopIteration as stop:
             self._finish(stop.value, None)
         except Exception as error:  # noqa: BLE001  # every failure has its answer

@@ -1,7 +1,7 @@
 """A digest of an actor's whole state, so that a replay can be compared with what it replays.
 
-It walks everything that the actor refers to and that is state: plain data, containers, and objects of this package. Ports, loops,
-sockets and functions are not state: only that there is one counts.
+It walks everything that the actor refers to and that is state: plain data, containers, and objects of this package.
+Ports, loops, sockets and functions are not state: only that there is one counts.
 """
 
 from __future__ import annotations

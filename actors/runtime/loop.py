@@ -1,7 +1,7 @@
 """The one event loop of a process: descriptors, timers and work for the next turn.
 
-Every actor and platform of a process runs on this loop, in this thread, one step at a time; so nothing here needs a lock.
-The loop is level-triggered epoll; deadlines are host CLOCK_MONOTONIC nanoseconds.
+Every actor and platform of a process runs on this loop, in this thread, one step at a time; so nothing here needs
+a lock.  The loop is level-triggered epoll; deadlines are host CLOCK_MONOTONIC nanoseconds.
 """
 
 from __future__ import annotations

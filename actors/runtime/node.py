@@ -230,10 +230,7 @@ class Node:
     def _receive(self) -> None:
         """Take every frame that has come (ZeroMQ's descriptor is edge-triggered: stop only when there is none)."""
         self._receiving = False
-        if self.tape is None:
-            frames = self._drain()
-        else:
-            frames = self.tape.input(RecordKind.FRAMES, self._drain)
+        frames = self._drain() if self.tape is None else self.tape.input(RecordKind.FRAMES, self._drain)
         for frame in frames:
             self.deliver(frame)
 
@@ -245,7 +242,7 @@ class Node:
         frames: list[bytes] = []
         try:
             for _ in range(self._own_frames):
-                frames.append(self._recv(_NOBLOCK))
+                frames.append(self._recv(_NOBLOCK))  # noqa: PERF401  # those before an Again have come
             while self._events(_EVENTS) & _POLLIN:
                 frames.append(self._recv(_NOBLOCK))
         except zmq.Again:
@@ -262,7 +259,8 @@ class Node:
         try:
             envelope = decode(frame)
         except MalformedFrame as error:
-            log.error("malformed frame dropped", process=self.process, reason=str(error), size=len(frame))
+            size = len(frame)
+            log.error("malformed frame dropped", process=self.process, reason=str(error), size=size)  # noqa: TRY400  # the reason is enough
             return
         if not self._in_order(envelope):
             return
@@ -307,5 +305,5 @@ class Node:
     def __enter__(self) -> Node:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

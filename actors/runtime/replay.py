@@ -1,7 +1,7 @@
 """Replay: the actors of one traced process, fed from its trace, with no host, no tracee and no other process.
 
-The actors run for real; their loop is driven by the recorded inputs, their ports give the recorded answers, and what they send
-and ask is compared with the record.  The first difference raises :class:`~.tape.Diverged`.
+The actors run for real; their loop is driven by the recorded inputs, their ports give the recorded answers, and what
+they send and ask is compared with the record.  The first difference raises :class:`~.tape.Diverged`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def replay_process(
 ) -> ReplayReport:
     """Replay one process.
 
-    *build* starts the actors on the node as the recorded process did, by the settings of its START record; the node's tape
-    is set, so it wraps the ports.  :class:`Diverged` at the first difference.
+    *build* starts the actors on the node as the recorded process did, by the settings of its START record; the node's
+    tape is set, so it wraps the ports.  :class:`Diverged` at the first difference.
     """
     player = Player(process, records)
     kind, values = player.take()
@@ -89,5 +89,6 @@ def _drive(player: Player, loop: Loop, node: Node) -> None:
             note_states(node)
         else:
             raise Diverged(
-                f"{player.process}, record {player.position}: recorded {kind.name} {values!r:.300}, but the replayed actors did nothing"
+                f"{player.process}, record {player.position}: recorded {kind.name} {values!r:.300}, "
+                "but the replayed actors did nothing"
             )

@@ -1,8 +1,8 @@
 """Recording and replaying what a process's actors learn.
 
 Actors learn in four ways: a frame arrives, a watched descriptor is ready, a timer fires, or a host port answers a call.
-A :class:`Recorder` writes them down in order, with the frames that the actors send; a :class:`Player` gives them back and
-compares what the actors send and ask.  Everything between is deterministic, so a replay ends in the same state.
+A :class:`Recorder` writes them down in order, with the frames that the actors send; a :class:`Player` gives them back
+and compares what the actors send and ask.  Everything between is deterministic, so a replay ends in the same state.
 
 Ports are plain objects whose methods take and return plain data; :class:`TapedPort` stands before one.
 """
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["Diverged", "Player", "Recorder", "Tape", "TapedPort"]
-
 
 
 class Diverged(Exception):
@@ -191,5 +190,3 @@ class TapedPort:
 
         self.__dict__[method] = taped
         return taped
-
-

@@ -1,7 +1,7 @@
 """fork, vfork, clone and clone3: births of threads and processes.
 
-Linux counterpart: kernel/fork.c.  The caller petitions TaskSet for an id; granted, it clones its host task and builds the new
-Task beside it.  So every process is known to TaskSet before its first instruction runs.
+Linux counterpart: kernel/fork.c.  The caller petitions TaskSet for an id; granted, it clones its host task and builds
+the new Task beside it.  So every process is known to TaskSet before its first instruction runs.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ def _clone(task: Task, birth: _Birth) -> object:
         _check(task, birth.flags)
         if birth.flags & _F.THREAD:
             return Petition(RequestThread, {})
-        return Petition(
-            RequestFork, {"exit_signal": birth.exit_signal, "clone_parent": bool(birth.flags & _F.PARENT)}
-        )
+        return Petition(RequestFork, {"exit_signal": birth.exit_signal, "clone_parent": bool(birth.flags & _F.PARENT)})
     if birth.flags & _F.THREAD:
         return _make_thread(task, birth, answer.value)
     return _make_process(task, birth, answer)

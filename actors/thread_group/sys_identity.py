@@ -1,7 +1,7 @@
 """Who a process is: process, thread, group and session ids, user and group ids.
 
-Linux counterpart: kernel/sys.c and kernel/groups.c.  Ids of the own process are answered here with no message; what concerns
-other processes, or changes the tree, is a petition to TaskSet.
+Linux counterpart: kernel/sys.c and kernel/groups.c.  Ids of the own process are answered here with no message; what
+concerns other processes, or changes the tree, is a petition to TaskSet.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _child_info(pid: int, extra: tuple[int, ...]) -> bytes:
 
 
 def rusage(user_ns: int, system_ns: int, max_rss_kib: int) -> bytes:
-    """Return struct rusage (144 bytes); what greenroom does not count is zero, as Linux does for unmaintained fields."""
+    """Return struct rusage (144 bytes); what greenroom does not count is zero, as Linux's unmaintained fields are."""
     times = (*divmod(user_ns // 1000, 1_000_000), *divmod(system_ns // 1000, 1_000_000))
     return struct.pack("<4q14q", *times, max_rss_kib, *([0] * 13))
 
@@ -233,8 +233,9 @@ def _target_of_prlimit(task: Task, pid: int) -> ThreadGroup:
     if group is None:
         raise OSError(ESRCH, "")
     mine, theirs = task.group.credentials, group.credentials
-    same = {theirs.ruid, theirs.euid, theirs.suid} == {mine.ruid} and {theirs.rgid, theirs.egid, theirs.sgid} == {mine.rgid}
-    if not same and not mine.has(CAP_SYS_RESOURCE):
+    same_user = {theirs.ruid, theirs.euid, theirs.suid} == {mine.ruid}
+    same_group = {theirs.rgid, theirs.egid, theirs.sgid} == {mine.rgid}
+    if not (same_user and same_group) and not mine.has(CAP_SYS_RESOURCE):
         raise OSError(EPERM, "")
     return group
 
@@ -263,9 +264,7 @@ def _set_name(task: Task, address: int, *_: int) -> int:
     name = task.memory.read_string(address, _COMMAND_BYTES - 1)[: _COMMAND_BYTES - 1]
     task.command = name.decode("utf-8", "surrogateescape")
     if task.tid == task.group.pid:
-        task.group.tell_task_set(
-            CommandChanged(group=task.group.group, command=name.decode("utf-8", "replace"))
-        )
+        task.group.tell_task_set(CommandChanged(group=task.group.group, command=name.decode("utf-8", "replace")))
     return 0
 
 

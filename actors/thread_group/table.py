@@ -1,8 +1,8 @@
 """The system call table: number, name, handler, argument decoders, support level.
 
-Linux counterpart: arch/x86/entry/syscalls/syscall_64.tbl and the SYSCALL_DEFINE macros.  A handler is a function declared
-with :func:`syscall`; its annotations say how each 64-bit register becomes an argument, and one function per handler is
-compiled from them, so that nothing is interpreted per call.
+Linux counterpart: arch/x86/entry/syscalls/syscall_64.tbl and the SYSCALL_DEFINE macros.  A handler is a function
+declared with :func:`syscall`; its annotations say how each 64-bit register becomes an argument, and one function per
+handler is compiled from them, so that nothing is interpreted per call.
 
 A handler gets the calling :class:`~.task.Task` and its arguments, never waits, and returns
 

@@ -1,7 +1,7 @@
 """A task: one guest thread, its registers' keeper and everything that it remembers while it waits.
 
-Linux counterpart: struct task_struct.  Tasks are plain state of their ThreadGroup; their run states and the only writer of
-them are here.  What a blocked call must remember is in ``Task.memo``: plain data, so it can be saved.
+Linux counterpart: struct task_struct.  Tasks are plain state of their ThreadGroup; their run states and the only writer
+of them are here.  What a blocked call must remember is in ``Task.memo``: plain data, so it can be saved.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ class Task:
         self.petition = 0
         self.petition_interrupted = False
         self.answer: Answer | None = None
-        #: How a HELD task goes on: ("syscall",) run the call, ("return", value), ("resume",), ("fault", siginfo), ("retry",).
+        #: How a HELD task goes on: ("syscall",) run the call, ("return", value), ("resume",), ("fault", siginfo),
+        #: ("retry",).
         self.held: tuple[Any, ...] | None = None
         #: Something is to be done before guest code runs again (a signal, a stop): Linux's TIF_SIGPENDING and friends.
         self.work = False
