@@ -76,8 +76,9 @@ _C = TypeVar("_C", bound=type)
 def _slotted(cls: _C) -> _C:
     """Make *cls* a dataclass of slots with an initialiser and nothing else.
 
-    The type checker holds them frozen (``dataclass_transform``).  At run time they are not: for every frozen class dataclasses
-    compiles six methods, which for this catalogue took 45 ms of each start, and makes each instance three times slower.
+    The type checker holds them frozen (``dataclass_transform``).  At run time they are not: for every frozen class
+    dataclasses compiles six methods, which for this catalogue took 45 ms of each start, and makes each instance three
+    times slower.
     """
     made: _C = dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)(cls)  # type: ignore[assignment]
     return made

@@ -37,7 +37,7 @@ def render() -> str:
     for receiver in receivers:
         lines += [f"## {receiver}", ""]
         for tag in sorted(MESSAGE_TYPES):
-            if MESSAGE_TYPES[tag].RECEIVER == receiver:
+            if receiver == MESSAGE_TYPES[tag].RECEIVER:
                 lines += _entry(MESSAGE_TYPES[tag])
     return "\n".join(lines)
 
@@ -50,7 +50,8 @@ def _entry(cls: type[Message]) -> list[str]:
     fields = _fields(cls)
     if fields:
         lines += ["| field | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{name}` | `{kind}` | {comment} |".replace(" | None`", " or None`") for name, kind, comment in fields]
+        rows = (f"| `{name}` | `{kind}` | {comment} |" for name, kind, comment in fields)
+        lines += [row.replace(" | None`", " or None`") for row in rows]
         lines.append("")
     return lines
 

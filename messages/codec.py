@@ -147,7 +147,9 @@ def _compile(cls: type) -> _ClassCodec:
     for name, variable in zip(names, variables, strict=True):
         kind = hints[name]
         if kind in (int, str, bytes, bool):
-            lines.append(f"        if type({variable}) is not {kind.__name__}: raise wrong({variable}, '{kind.__name__}')")
+            lines.append(
+                f"        if type({variable}) is not {kind.__name__}: raise wrong({variable}, '{kind.__name__}')"
+            )
         else:
             scope[f"convert_{variable}"] = _converter(kind)
             lines.append(f"        {variable} = convert_{variable}({variable})")
@@ -184,7 +186,9 @@ def encode(envelope: Envelope) -> bytes:
     values = _codec_of(type(message)).values(message)
     frame: bytes = _pack((PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.TAG, values))
     if len(frame) > MAX_FRAME_BYTES:
-        raise ValueError(f"{type(message).__name__} to {receiver} is {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}")
+        raise ValueError(
+            f"{type(message).__name__} to {receiver} is {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}"
+        )
     return frame
 
 
@@ -197,7 +201,7 @@ def decode(frame: bytes) -> Envelope:
         raise MalformedFrame(f"frame of {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}")
     try:
         parts = _unpack(frame, strict_map_key=False)
-    except Exception as error:  # msgpack raises many types, all of which mean the same here
+    except Exception as error:  # noqa: BLE001  # msgpack raises many types, all of which mean the same here
         raise MalformedFrame(f"not msgpack: {error}") from None
     if not isinstance(parts, list) or len(parts) != 8:
         raise MalformedFrame("a frame is an array of 8 parts")

@@ -1,7 +1,7 @@
 """Messages that a ThreadGroup and its Worker receive, and their replies.
 
-A ThreadGroup actor is one guest process.  The Worker actor of each worker process creates ThreadGroups and owns what they
-share there: the platform, open file descriptions, futexes on shared memory.
+A ThreadGroup actor is one guest process.  The Worker actor of each worker process creates ThreadGroups and owns what
+they share there: the platform, open file descriptions, futexes on shared memory.
 """
 
 from __future__ import annotations

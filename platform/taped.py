@@ -1,8 +1,10 @@
 """A platform whose every answer goes through a tape: recorded from a real platform, or replayed with none.
 
-It owns the numbering of host tasks and address spaces by which records name them; host thread ids are recorded too, since
-they are what the caller sees.
+It owns the numbering of host tasks and address spaces by which records name them; host thread ids are recorded too,
+since they are what the caller sees.
 """
+
+# ruff: noqa: PLW0108  # in a replay there is no real object: its method is looked up only when a recorder runs the call
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ class _TapedTask(HostTask):
 
     def kill(self) -> None:
         self._ask("kill", lambda: self._real.kill())
-        self._platform.forget(self._number)
+        self._platform.forget(self._number, self._real)
 
     def get_registers(self) -> Registers:
         return Registers.from_bytes(self._ask("get_registers", lambda: self._real.get_registers().to_bytes()))
@@ -171,8 +173,8 @@ class TapedPlatform(Platform):
             self._numbers[id(real)] = self._count
         return task
 
-    def forget(self, number: int) -> None:
+    def forget(self, number: int, real: HostTask | None) -> None:
         """A host task is gone; nothing of it is reported any more."""
-        task = self._tasks.pop(number, None)
-        if task is not None and task._real is not None:
-            self._numbers.pop(id(task._real), None)
+        self._tasks.pop(number, None)
+        if real is not None:
+            self._numbers.pop(id(real), None)

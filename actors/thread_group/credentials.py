@@ -1,7 +1,7 @@
 """The credentials of a process: user and group ids and capabilities.
 
-Linux counterpart: struct cred (kernel/cred.c, security/commoncap.c).  greenroom keeps one set per process; Linux keeps one per
-thread, which glibc and musl make to look like one per process.
+Linux counterpart: struct cred (kernel/cred.c, security/commoncap.c).  greenroom keeps one set per process; Linux keeps
+one per thread, which glibc and musl make to look like one per process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """inotify: a descriptor from which changes of files are read.
 
 Linux counterpart: fs/notify/inotify/inotify_user.c.  The watches and the events that nobody has asked for yet are
-MountNamespace's; it tells EventsReady when there are some.  A read takes all of them, so one that finds nothing here asks
-first: what a program has just done itself is then there, as on Linux.
+MountNamespace's; it tells EventsReady when there are some.  A read takes all of them, so one that finds nothing here
+asks first: what a program has just done itself is then there, as on Linux.
 """
 
 from __future__ import annotations

@@ -39,9 +39,8 @@ class ResourceLimits:
     """Soft and hard limits by resource; units are each resource's own (bytes, seconds, counts)."""
 
     def __init__(self, values: list[tuple[int, int]] | None = None) -> None:
-        self._values = list(values) if values else [
-            (_unlimited(soft), _unlimited(hard)) for soft, hard in (GUEST_RLIMITS[r.name] for r in Resource)
-        ]
+        defaults = (GUEST_RLIMITS[r.name] for r in Resource)
+        self._values = list(values) if values else [(_unlimited(soft), _unlimited(hard)) for soft, hard in defaults]
 
     def soft(self, resource: Resource) -> int:
         """Return the limit in force; RLIM_INFINITY for none."""

@@ -1,7 +1,7 @@
 """An event for every system call that ends, when the log asks for that much (level "debug").
 
-Linux counterpart: the raw_syscalls trace points.  It owns the times at which calls began; they are about us, not about the
-guest, so they come from no port and are in no trace.
+Linux counterpart: the raw_syscalls trace points.  It owns the times at which calls began; they are about us, not about
+the guest, so they come from no port and are in no trace.
 """
 
 from __future__ import annotations

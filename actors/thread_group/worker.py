@@ -3,8 +3,8 @@
 It owns the platform and its events, the channels and descriptors on which tasks wait, the guest's clocks as Timekeeper
 told them, and it creates the ThreadGroup actors of processes that come from outside.
 
-Linux counterpart: the scheduler's wait queues.  Handles CreateThreadGroup, ClockParameters and the worker's part of save and
-restore; tells TaskSet nothing by itself.
+Linux counterpart: the scheduler's wait queues.  Handles CreateThreadGroup, ClockParameters and the worker's part of
+save and restore; tells TaskSet nothing by itself.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The ptrace platform: guests as tracees whose system calls the host never runs."""

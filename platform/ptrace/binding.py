@@ -93,7 +93,7 @@ NT_X86_XSTATE: Final = 0x202
 
 
 def _bind() -> ctypes._NamedFuncPointer:
-    function = ctypes.PyDLL(_libc._name, use_errno=True)["ptrace"]
+    function = ctypes.PyDLL(_libc._name, use_errno=True)["ptrace"]  # noqa: SLF001  # ctypes tells it in no other way
     function.argtypes = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
     function.restype = ctypes.c_long
     return function

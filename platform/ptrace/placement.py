@@ -21,9 +21,9 @@ The pin is the worker thread's own affinity, so what that thread starts while pi
 An injected call is a hand-over and nothing else, so for it the tracee always comes to the worker's CPU: 13 us when
 pinned, 17 when it is fetched each time, 46 to 58 when it is left where it was.
 
-Hence, for guest code, the rule of :meth:`Placement._decide`.  A pin is never for long: a timer ends it when a whole tick passed
-without an event (the guest computes, and should compute wherever there is room), and after a second in any case, so that
-the host's scheduler gets to choose the CPU anew when several workers happened to pin to the same one.
+Hence, for guest code, the rule of :meth:`Placement._decide`.  A pin is never for long: a timer ends it when a whole
+tick passed without an event (the guest computes, and should compute wherever there is room), and after a second in any
+case, so that the host's scheduler gets to choose the CPU anew when several workers happened to pin to the same one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Placement:
     def __init__(self, affinity: Affinity) -> None:
         self._affinity = affinity
         self._allowed = frozenset(os.sched_getaffinity(0))
-        #: CPUs that tracees are to run guest code on. Sets of CPUs are compared by identity: there is one object of each.
+        #: CPUs that tracees are to run guest code on. Sets of CPUs are compared by identity: there is one object of
+        #: each.
         self.cpus = self._allowed
         self._single: dict[int, frozenset[int]] = {}
         self._polls = 0

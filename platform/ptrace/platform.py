@@ -4,9 +4,9 @@ Linux counterpart: ``kernel/ptrace.c``; in gVisor, ``pkg/sentry/platform/ptrace`
 shelf, the table of host tasks and the signalfd that tells of their stops.
 
 All of it belongs to the thread that called ``start``: Linux ties a tracee to the thread that attached it.  SIGCHLD is
-blocked in that thread and read from a signalfd.  A thread of the same process that leaves SIGCHLD unblocked would swallow
-the wake-ups, so ``start`` refuses when there is one (ZeroMQ's threads block all signals; a thread that is started
-later from this one inherits its mask).
+blocked in that thread and read from a signalfd.  A thread of the same process that leaves SIGCHLD unblocked would
+swallow the wake-ups, so ``start`` refuses when there is one (ZeroMQ's threads block all signals; a thread that is
+started later from this one inherits its mask).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ __all__ = ["PtracePlatform"]
 _SHELF_LIMIT: Final = 256
 
 _ADVICE: Final = (
-    "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that allows "
-    "ptrace, and a worker that did not make itself undumpable before"
+    "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that "
+    "allows ptrace, and a worker that did not make itself undumpable before"
 )
 
 _SIGINFO_SIZE: Final = 128
@@ -199,8 +199,8 @@ class PtracePlatform(Platform):
     def _harvest_running(self) -> list[Event]:
         events = []
         for tid in tuple(self.running):
-            tid, status = os.waitpid(tid, WALL | os.WNOHANG)
-            if tid and (event := self._classify(self._tasks[tid], status)) is not None:
+            reported, status = os.waitpid(tid, WALL | os.WNOHANG)
+            if reported and (event := self._classify(self._tasks[reported], status)) is not None:
                 events.append(event)
         return events
 
@@ -271,7 +271,7 @@ class PtracePlatform(Platform):
 
 
 def _foreign_entry(task: PtraceTask) -> Event:
-    """Report a call by the 32-bit ABI (int 0x80) as a host without CONFIG_IA32_EMULATION does: SIGSEGV at the instruction.
+    """Report a call by the 32-bit ABI (int 0x80) as a host without CONFIG_IA32_EMULATION does: SIGSEGV right there.
 
     The entry zeroed the upper half of rax; nobody can tell that from a 32-bit program.
     """

@@ -8,8 +8,8 @@ Nothing that the child itself executes matters, so it does not matter either in 
 (ZeroMQ's, say) held the heap or the interpreter lock at the time of the fork.
 
 The last step is a seccomp filter that every tracee inherits.  SYSEMU alone already keeps guests' calls from the host;
-the filter makes it true a second time, by address and number, for the case of a bug of ours, and for the vsyscall page, whose
-emulation in the host kernel asks seccomp but not ptrace.
+the filter makes it true a second time, by address and number, for the case of a bug of ours, and for the vsyscall page,
+whose emulation in the host kernel asks seccomp but not ptrace.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Linux counterpart: ``arch/x86/kernel/signal_64.c`` and ``arch/x86/kernel/fpu/sig
 registers: no I/O of their own, no policy (which signal, which mask, whether to restart a call: the caller's).
 
 From the lowest address: the return address (the restorer), struct ucontext, siginfo_t, padding, the XSAVE area on a
-64-byte boundary with FP_XSTATE_MAGIC2 behind it.  A frame that comes back by rt_sigreturn is guest memory, hostile as all of it:
-selectors are forced, flags masked, and an area that hardware would refuse is a :class:`FrameFault`.
+64-byte boundary with FP_XSTATE_MAGIC2 behind it.  A frame that comes back by rt_sigreturn is guest memory, hostile as
+all of it: selectors are forced, flags masked, and an area that hardware would refuse is a :class:`FrameFault`.
 
 The sequence for the caller::
 

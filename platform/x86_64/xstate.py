@@ -90,7 +90,7 @@ def validate(area: bytes) -> bool:
 
 
 def combine(area: bytes, wanted: int) -> bytes:
-    """Return what the CPU holds after XRSTOR of the components *wanted* of a valid *area*, and a reset of all others."""
+    """Return what the CPU holds after XRSTOR of the components *wanted* of a valid *area* and a reset of the others."""
     layout = host_layout()
     result = bytearray(layout.size)
     (present,) = struct.unpack_from("=Q", area, LEGACY_SIZE)

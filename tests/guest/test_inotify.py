@@ -8,7 +8,6 @@ import pytest
 from guest_programs import SOURCES
 from oracle import Case, check_same, in_sandbox, shell
 
-
 _FOLLOW = """
 echo 1 >log; tail -n +1 -f log >out & sleep 0.5; echo 2 >>log
 until grep -q 2 out; do sleep 0.05; done; echo 3 >>log; until grep -q 3 out; do sleep 0.05; done; cat out; kill $!

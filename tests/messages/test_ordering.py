@@ -5,7 +5,6 @@ from __future__ import annotations
 import graphlib
 
 import pytest
-
 from greenroom.messages import catalogue
 from greenroom.messages.base import MESSAGE_TYPES, Mode
 from greenroom.messages.ordering import ALLOWED_ASKS, RANKS, WrongAsk, check_ask

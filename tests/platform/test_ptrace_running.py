@@ -9,6 +9,7 @@ import signal
 import pytest
 from greenroom.platform.interface import GUEST_TOP, STUB_ADDRESS, EventKind, HostTaskDied
 from greenroom.platform.ptrace.platform import PtracePlatform
+from greenroom.platform.ptrace.task import PtraceTask
 from guests import (
     CODE,
     DATA,
@@ -322,12 +323,16 @@ def test_death_of_a_stopped_task_is_reported(platform: PtracePlatform, driver: D
     assert driver.event(task).kind is EventKind.EXITED
 
 
+def _map_often(task: PtraceTask) -> None:
+    for _ in range(10_000):
+        task.mmap(DATA, PAGE, PROT_READ, PRIVATE)
+
+
 def test_death_under_our_hands_raises_and_is_reported_once(platform: PtracePlatform, driver: Driver) -> None:
     task = platform.create_task()
     os.kill(task.host_tid, signal.SIGKILL)
     with pytest.raises(HostTaskDied):
-        for _ in range(10_000):  # the first request that finds it gone
-            task.mmap(DATA, PAGE, PROT_READ, PRIVATE)
+        _map_often(task)  # the first request that finds it gone
     assert driver.event(task).kind is EventKind.EXITED
     assert driver.quiet()
 
@@ -409,7 +414,7 @@ def test_mremap_moves_and_resizes(platform: PtracePlatform) -> None:
 
 def test_host_errors_are_the_guests_errors(platform: PtracePlatform) -> None:
     task = platform.create_task()
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Cannot allocate memory") as caught:
         task.mprotect(DATA, PAGE, PROT_READ)
     assert caught.value.errno == errno.ENOMEM
     task.mmap(DATA, PAGE, PROT_READ, PRIVATE)  # and the task goes on

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import struct
+from collections.abc import Callable
 
 import pytest
 from greenroom.platform.interface import EventKind
@@ -87,7 +88,7 @@ SPOILT = {
 @pytest.mark.parametrize("area", SPOILT.values(), ids=SPOILT.keys())
 def test_invalid_area_is_EINVAL_by_us_and_by_the_host(platform: PtracePlatform, area: bytes) -> None:
     assert not xstate.validate(area)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Invalid argument") as caught:
         platform.create_task().set_xstate(area)
     assert caught.value.errno == errno.EINVAL
 
@@ -121,7 +122,7 @@ def frame_for(registers: Registers, **changes: object) -> tuple[Registers, int, 
     return build_frame(registers, xstate.reset_area(), **settings)  # type: ignore[arg-type]
 
 
-def reader(address: int, data: bytes):
+def reader(address: int, data: bytes) -> Callable[[int, int], bytes]:
     """Return a space_read over one piece of memory."""
 
     def read(at: int, length: int) -> bytes:

@@ -1,6 +1,6 @@
 """Record the golden traces anew: ``make golden``, after a change that alters what the actors say or ask.
 
-Look at what changed (``greenroom trace show``) before you commit new ones: a golden trace that changed by itself is a bug.
+Look at what changed (``greenroom trace show``) before you commit new ones: one that changed by itself is a bug.
 """
 
 from __future__ import annotations

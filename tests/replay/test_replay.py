@@ -7,11 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from greenroom.messages.trace import BadTrace, RecordKind, TraceRecord, pack_block, read_trace
 from greenroom.supervisor.errors import TraceError
 from greenroom.supervisor.traces import replay_trace, trace_lines
-
 from record import GOLDEN, HERE, record
 
 if TYPE_CHECKING:
@@ -69,13 +67,12 @@ def write(path: pathlib.Path, records: list[TraceRecord]) -> None:
 def test_a_changed_host_answer_is_noticed(tmp_path: pathlib.Path) -> None:
     """If the clock had said something else, the actors would do something else: the replay names the record."""
     records = golden_records()
-    index = next(
-        i for i, r in enumerate(records) if r.kind is RecordKind.CALL and r.values[:2] == ["platform", "poll"] and r.values[3][1]
-    )
+    calls = [i for i, r in enumerate(records) if r.kind is RecordKind.CALL]
+    index = next(i for i in calls if records[i].values[:2] == ["platform", "poll"] and records[i].values[3][1])
     event = records[index].values[3][1][0]
     event[2] = 999_999  # a system call number that nobody knows
     write(tmp_path / "changed", records)
-    with (tmp_path / "changed").open("rb") as file, pytest.raises(TraceError, match="went another way.*record"):
+    with (tmp_path / "changed").open("rb") as file, pytest.raises(TraceError, match=r"went another way.*record"):
         replay_trace(file)
 
 
@@ -93,7 +90,7 @@ def test_a_truncated_file_is_refused(keep: int, tmp_path: pathlib.Path) -> None:
     """A cut-off trace says so; it is not replayed halfway."""
     data = (HERE / "pipeline.grt").read_bytes()[:keep]
     (tmp_path / "cut").write_bytes(data)
-    with (tmp_path / "cut").open("rb") as file, pytest.raises(TraceError, match="cut off|damaged|no trace"):
+    with (tmp_path / "cut").open("rb") as file, pytest.raises(TraceError, match=r"cut off|damaged|no trace"):
         replay_trace(file)
 
 
@@ -118,5 +115,3 @@ def test_show_names_frames_and_calls() -> None:
         lines = list(trace_lines(file))
     assert any("supervisor -> kernel" in line and "InitKernel" in line for line in lines)
     assert any("call  platform.poll()" in line for line in lines)
-
-

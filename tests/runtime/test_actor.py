@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from greenroom.actors.runtime.actor import Actor, ActorFailed, Ask, handles
 from greenroom.actors.runtime.loop import Loop
 from greenroom.actors.runtime.node import Node, Placement
