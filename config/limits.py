@@ -25,6 +25,8 @@ MAX_HOST_DIRECTORIES = 512
 MAX_CACHED_DENTRIES = 200_000
 #: Bytes that a tmpfs or an overlay's upper layer holds when its mount does not say.
 DEFAULT_FILE_SYSTEM_BYTES = 8 << 30
+#: Bytes of it that a worker may write before it asks again.
+SPACE_STEP_BYTES = 64 << 20
 #: Inodes of one tmpfs or upper layer (ENOSPC).
 MAX_INODES = 1_000_000
 #: Handles that all workers of a sandbox hold (ENFILE).

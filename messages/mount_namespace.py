@@ -31,6 +31,7 @@ __all__ = [
     "GetFileSystemStatus",
     "GetPath",
     "GetStatus",
+    "GrantSpace",
     "HandleOpened",
     "Link",
     "LockChange",
@@ -49,6 +50,7 @@ __all__ = [
     "ReleaseLocks",
     "RemoveWatch",
     "Rename",
+    "SpaceGranted",
     "Symlink",
     "TakeEvents",
     "TerminalGone",
@@ -127,6 +129,8 @@ class Opened(Message):
     rest: bytes
     #: IN_ACCESS and IN_MODIFY as far as somebody watches this file: the worker tells FileUsed of them.
     watched: int = 0
+    #: The contents are in the memory of a file system with a limit: ask GrantSpace before writing.
+    limited: bool = False
 
 
 @message(tag=0x602, receiver="mount_namespace", mode=Mode.ASK, reply=Opened)
@@ -641,3 +645,18 @@ class FileUsed(Message):
 
     handle: int
     cause: int
+
+
+@message(tag=0x62E, receiver="mount_namespace", mode=Mode.REPLY)
+class SpaceGranted(Message):
+    """mount_namespace -> thread_group, reply: bytes that the worker may write before it asks again; 0: it is full."""
+
+    granted: int
+
+
+@message(tag=0x62F, receiver="mount_namespace", mode=Mode.ASK, reply=SpaceGranted)
+class GrantSpace(Message):
+    """thread_group -> mount_namespace, ask: *worker* has used up what it may write to the file system *dev*."""
+
+    worker: str
+    dev: int

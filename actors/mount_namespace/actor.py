@@ -92,6 +92,10 @@ class MountNamespace(Actor):
     def read_directory(self, message: m.ReadDirectory) -> m.DirectoryEntries:
         return directories.read_directory(self.tree, message)
 
+    @handles(m.GrantSpace)
+    def grant_space(self, message: m.GrantSpace) -> m.SpaceGranted:
+        return self.tree.grant_space(message)
+
     @handles(m.GetFileSystemStatus)
     def get_file_system_status(self, message: m.GetFileSystemStatus) -> m.FileSystemStatus:
         return statfs.get_file_system_status(self.tree, message)

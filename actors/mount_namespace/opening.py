@@ -247,4 +247,5 @@ def _reply(tree: Tree, request: Open, flags: int, place: Place, token: int) -> O
         magic="",
         rest=b"",
         watched=tree.watches.wanted(place[1]),
+        limited=token >= 0 and inode.data is not None and bool(flags & os.O_ACCMODE),
     )

@@ -1,7 +1,7 @@
 """tmpfs: a file system whose names and inodes exist only here.
 
-Linux: mm/shmem.c, fs/libfs.c.  It is also the upper half of ``overlay`` and all of ``devtmpfs``.  A size limit is held
-at open, not at each write, because workers write to the memfds without asking.
+Linux: mm/shmem.c, fs/libfs.c.  It is also the upper half of ``overlay`` and all of ``devtmpfs``.  Workers write to
+the memfds without asking, as many bytes as they were granted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import stat
 from errno import ENOSPC
 from typing import TYPE_CHECKING, ClassVar
 
-from ...config.limits import DEFAULT_FILE_SYSTEM_BYTES, MAX_INODES
+from ...config.limits import DEFAULT_FILE_SYSTEM_BYTES, MAX_INODES, SPACE_STEP_BYTES
 from .errors import fail
 from .file_data import KEPT_FLAGS, FileData
 from .file_system import FileSystem, FileSystemUsage
@@ -40,6 +40,8 @@ class TmpFs(FileSystem):
         self.size_limit = size_limit or DEFAULT_FILE_SYSTEM_BYTES
         #: Inodes that exist only in memory.
         self.inodes = 1
+        #: Bytes that workers may still be writing.
+        self._granted: dict[str, int] = {}
         super().__init__(host, store, dev)
         self.root.pinned = True
         assert self.root.inode is not None
@@ -60,6 +62,13 @@ class TmpFs(FileSystem):
         blocks = self.size_limit // 4096
         return blocks, max(0, blocks - self.used_blocks // 8), MAX_INODES, max(0, MAX_INODES - self.inodes)
 
+    def grant(self, worker: str) -> int:
+        """Return how many bytes *worker* may write from now on; sizes are up to date."""
+        self._granted.pop(worker, None)
+        free = self.size_limit - self.used_blocks * 512 - sum(self._granted.values())
+        granted = self._granted[worker] = max(0, min(SPACE_STEP_BYTES, free))
+        return granted
+
     def options(self) -> bytes:
         """The size, when it is not the default."""
         return b"" if self.size_limit == DEFAULT_FILE_SYSTEM_BYTES else b"size=%dk" % (self.size_limit >> 10)
@@ -68,8 +77,6 @@ class TmpFs(FileSystem):
 
     def open_file(self, dentry: Dentry, flags: int) -> int:
         """A new open file description of the memfd."""
-        if flags & 3 and self.used_blocks * 512 >= self.size_limit:
-            fail(ENOSPC)
         assert dentry.inode is not None
         return self.store.open(dentry.inode, flags & KEPT_FLAGS)
 

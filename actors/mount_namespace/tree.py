@@ -12,7 +12,7 @@ from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EROFS
 from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_CACHED_DENTRIES
-from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, StatusReply
+from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, SpaceGranted, StatusReply
 from .checking import check_tree
 from .dev import DevPts
 from .errors import MagicLinkMet, fail
@@ -23,11 +23,20 @@ from .overlay import Overlay
 from .permissions import EXECUTE, WRITE, check_access
 from .proc import ProcFs
 from .processes import ProcessTable
+from .tmpfs import TmpFs
 from .walk import Walk
 from .watches import WatchTable
 
 if TYPE_CHECKING:
-    from ...messages.mount_namespace import Access, BecomeWorkingDirectory, Credentials, GetPath, GetStatus, ReadLink
+    from ...messages.mount_namespace import (
+        Access,
+        BecomeWorkingDirectory,
+        Credentials,
+        GetPath,
+        GetStatus,
+        GrantSpace,
+        ReadLink,
+    )
     from .file_system import FileSystem
     from .host_files import HostFiles
     from .inode import Dentry, Inode
@@ -234,6 +243,16 @@ class Tree:
         check_access(inode, request.who, EXECUTE)
         handle = self.handles.add(*place, 0o10000000)
         return HandleOpened(handle=handle.number, path=self.path_of(request.root, place))
+
+    def grant_space(self, request: GrantSpace) -> SpaceGranted:
+        """Bring the sizes of what is open up to date, and grant what is free."""
+        fs = self.file_systems.get(request.dev)
+        if not isinstance(fs, TmpFs):
+            return SpaceGranted(granted=0)
+        for handle in self.handles.by_number.values():
+            if handle.data is not None and handle.dentry.inode is not None and handle.dentry.inode.fs is fs:
+                fs.refresh(handle.dentry.inode)
+        return SpaceGranted(granted=fs.grant(request.worker))
 
     def release(self, numbers: tuple[int, ...]) -> None:
         """Drop references."""

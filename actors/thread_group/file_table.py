@@ -12,6 +12,7 @@ from os import O_PATH
 from typing import TYPE_CHECKING, Any, Final
 
 from ...messages.mount_namespace import ReleaseLocks
+from .budget import Budget
 from .limits import Resource
 from .unix_names import UnixNames
 
@@ -35,6 +36,8 @@ class OpenFiles:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._files: dict[int, OpenFile] = {}
+        #: Of the file systems in memory that have a limit, by st_dev.
+        self._budgets: dict[int, Budget] = {}
         self._last_number = 0
         self._last_ino = _FIRST_INO
         #: Times of files without a name: when this worker began.
@@ -45,6 +48,13 @@ class OpenFiles:
         self.unix_names = UnixNames(worker)
         #: Inode numbers of the host's descriptors that processes were started with, and which of 0, 1 and 2 they were.
         self.standard: dict[int, int] = {}
+
+    def budget(self, dev: int) -> Budget:
+        """Return what may be written to the file system *dev*."""
+        found = self._budgets.get(dev)
+        if found is None:
+            found = self._budgets[dev] = Budget(dev)
+        return found
 
     def enter(self, file: OpenFile) -> int:
         """Register a new file and return its number."""

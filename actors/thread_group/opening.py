@@ -151,7 +151,7 @@ def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFil
         fd = worker.node.descriptors.take(opened.token)
         if kind == stat.S_IFIFO:
             return PipeFile(worker, identity, flags, fd)
-        return RegularFile(worker, identity, flags, fd, opened.watched)
+        return RegularFile(worker, identity, flags, fd).adopt(opened)
     if kind == stat.S_IFDIR:
         if opened.proc_file:
             return DescriptorDirectory(worker, identity, flags, opened.proc_pid, opened.proc_file)

@@ -7,8 +7,8 @@ host's; only RLIMIT_FSIZE is kept here, because the host's limit is the worker's
 from __future__ import annotations
 
 import os
-from errno import EFBIG
-from typing import TYPE_CHECKING, ClassVar
+from errno import EFBIG, ENOSPC
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...messages.mount_namespace import FileStatus, FileUsed
 from . import signals
@@ -16,7 +16,9 @@ from .limits import RLIM_INFINITY, Resource
 from .open_file import ACCESS_MODE, OpenFile
 
 if TYPE_CHECKING:
+    from ...messages.mount_namespace import Opened
     from .actor import ThreadGroup
+    from .budget import Budget
     from .open_file import Identity
     from .task import Task
     from .worker import Worker
@@ -24,21 +26,32 @@ if TYPE_CHECKING:
 __all__ = ["HostRegularFile", "MemoryFile", "RegularFile", "exceeded"]
 
 _IN_ACCESS, _IN_MODIFY = 1, 2
+_PAGE_BYTES = 4096
+_FALLOC_FL_PUNCH_HOLE = 2
 
 
 class RegularFile(OpenFile):
     """A file that MountNamespace opened for us."""
 
-    __slots__ = ("watched",)
+    __slots__ = ("budget", "watched")
     kind: ClassVar[str] = "regular"
     fills: ClassVar[bool] = True
     seekable: ClassVar[bool] = True
     splice_source: ClassVar[bool] = True
 
-    def __init__(self, worker: Worker, identity: Identity, flags: int, host_fd: int = -1, watched: int = 0) -> None:
+    def __init__(self, worker: Worker, identity: Identity, flags: int, host_fd: int = -1) -> None:
         super().__init__(worker, identity, flags, host_fd)
         #: Which of IN_ACCESS and IN_MODIFY somebody watches.
-        self.watched = watched
+        self.watched = 0
+        #: What may be written to its file system, None for no limit.
+        self.budget: Budget | None = None
+
+    def adopt(self, opened: Opened) -> RegularFile:
+        """Take over what MountNamespace says beside the identity; return the file."""
+        self.watched = opened.watched
+        if opened.limited:
+            self.budget = self.worker.files.budget(opened.dev)
+        return self
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
         """Read at the host's offset or at *offset*."""
@@ -53,19 +66,61 @@ class RegularFile(OpenFile):
         if self.watched & cause:
             self.worker.tell(self.identity.namespace, FileUsed(handle=self.handle, cause=cause))
 
-    def push(self, task: Task, data: bytes, offset: int | None) -> int:
-        """Write at the host's offset (or the end, with O_APPEND) or at *offset*. EFBIG with SIGXFSZ."""
-        limit = task.group.limits.soft(Resource.FSIZE)
-        if limit != RLIM_INFINITY and data:
-            data = self._within(task, data, offset, limit)
+    def room(self, task: Task, count: int, offset: int | None) -> Any:
+        """Return how many of *count* bytes may be written, which are then paid for, or the ask for more. ENOSPC."""
+        asked = task.memo.pop("asked", False) if task.memo else False
+        budget = self.budget
+        if budget is None:
+            return count
+        if budget.left < count:
+            if not asked:
+                return budget.ask_and_call_again(task)
+            if not budget.left:
+                return self._fits_without_growth(count, offset)
+            count = budget.left
+        budget.left -= count
+        return count
+
+    def _fits_without_growth(self, count: int, offset: int | None) -> int:
+        """A full file system takes what only replaces contents, up to the next hole. ENOSPC."""
+        host, fd = self.worker.host, self.host_fd
+        position = host.seek(fd, 0, os.SEEK_CUR)
+        at = host.file_status(fd)[7] if self.flags & os.O_APPEND else position if offset is None else offset
+        try:
+            hole = host.seek(fd, at, os.SEEK_HOLE)
+        except OSError:
+            raise OSError(ENOSPC, "") from None
+        finally:
+            host.seek(fd, position, os.SEEK_SET)
+        room = -(-hole // _PAGE_BYTES) * _PAGE_BYTES - at
+        if hole == at or room <= 0:
+            raise OSError(ENOSPC, "")
+        return min(count, room)
+
+    def push(self, task: Task, data: bytes, offset: int | None) -> Any:
+        """Write at the host's offset (or the end, with O_APPEND) or at *offset*. ENOSPC; EFBIG with SIGXFSZ."""
+        data = self.within_limit(task, data, offset)
+        if self.budget is not None:
+            room = self.room(task, len(data), offset)
+            if type(room) is not int:
+                return room
+            if room < len(data):
+                data = data[:room]
+        return self.put(data, offset)
+
+    def put(self, data: bytes, offset: int | None) -> int:
+        """Write what there is room for."""
         host = self.worker.host
         taken = host.write(self.host_fd, data) if offset is None else host.pwrite(self.host_fd, data, offset)
         if self.watched and taken:
             self.report(_IN_MODIFY)
         return taken
 
-    def _within(self, task: Task, data: bytes, offset: int | None, limit: int) -> bytes:
-        """Cut *data* to what RLIMIT_FSIZE allows (generic_write_check_limits)."""
+    def within_limit(self, task: Task, data: bytes, offset: int | None) -> bytes:
+        """Cut *data* to what RLIMIT_FSIZE allows (generic_write_check_limits). EFBIG with SIGXFSZ."""
+        limit = task.group.limits.soft(Resource.FSIZE)
+        if limit == RLIM_INFINITY or not data:
+            return data
         host = self.worker.host
         if self.flags & os.O_APPEND:
             offset = host.file_status(self.host_fd)[7]
@@ -95,10 +150,16 @@ class RegularFile(OpenFile):
         self.report(_IN_MODIFY)
         return 0
 
-    def allocate(self, task: Task, mode: int, offset: int, length: int) -> int:
+    def allocate(self, task: Task, mode: int, offset: int, length: int) -> Any:
         """Reserve or free blocks, as far as the host's file system can."""
         if offset + length > task.group.limits.soft(Resource.FSIZE):
             exceeded(task)
+        if not mode & _FALLOC_FL_PUNCH_HOLE:
+            room = self.room(task, length, offset)
+            if type(room) is not int:
+                return room
+            if room < length:
+                raise OSError(ENOSPC, "")
         self.worker.host.allocate(self.host_fd, mode, offset, length)
         self.report(_IN_MODIFY)
         return 0

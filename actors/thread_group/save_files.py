@@ -267,7 +267,7 @@ class FilesLoader:
             raise Refused(
                 f"the host's file behind {os.fsdecode(identity.path)}, which is mapped, has changed since the save"
             )
-        return RegularFile(self.worker, identity, state["flags"], fd, opened.watched)
+        return RegularFile(self.worker, identity, state["flags"], fd).adopt(opened)
 
     def _open_fifo(self, identity: Identity) -> Asking:
         """A FIFO's body is MountNamespace's: get hold of it by its reading end, which can always be opened."""

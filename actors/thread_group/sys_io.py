@@ -33,6 +33,7 @@ _SMALL_BYTES: Final = 1 << 16
 _COPY_BYTES: Final = 8 << 20
 #: What a pipe or socket that polls as writable takes at once.
 _PIPE_BUF: Final = 4096
+_IN_MODIFY: Final = 2
 
 
 class RwFlags(enum.IntFlag):
@@ -191,6 +192,10 @@ def pwritev2(task: Task, fd: S32, vector: Address, count: S32, low: S64, _high: 
     buffers = task.memory.read_iovec(vector, count)
     if flags & RwFlags.APPEND and isinstance(file, RegularFile):
         data = transfer.gather(task, buffers, 0, _COPY_BYTES)
+        room = file.room(task, len(data), None)
+        if type(room) is not int:
+            return room
+        data = data[:room]
         result: Any = task.worker.host.pwrite_flags(file.host_fd, data, low, int(RwFlags.APPEND))
     else:
         result = transfer.write(task, file, buffers, offset, wait=not flags & RwFlags.NOWAIT)
@@ -223,7 +228,7 @@ def ftruncate(task: Task, fd: S32, size: S64) -> int:
 
 
 @syscall(285)
-def fallocate(task: Task, fd: S32, mode: S32, offset: S64, length: S64) -> int:
+def fallocate(task: Task, fd: S32, mode: S32, offset: S64, length: S64) -> Any:
     """fallocate(2): reserve space or punch holes. EBADF, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESPIPE, ENOSPC."""
     file = task.group.files.get(fd)
     if offset < 0 or length <= 0:
@@ -368,6 +373,7 @@ def sendfile(task: Task, out_fd: S32, in_fd: S32, offset_address: Address, count
                 return done
             raise
         if type(moved) is not int:
+            task.memo["done"] = done
             return moved
         done += moved
         if offset is not None:
@@ -399,6 +405,10 @@ def _send(task: Task, source: OpenFile, target: OpenFile, count: int, offset: in
     direct = isinstance(source, RegularFile) and isinstance(target, (RegularFile, PipeFile))
     if not direct or limited:
         return _move(task, source, target, count, offset)
+    if isinstance(target, RegularFile):
+        count = target.room(task, count, None)
+        if type(count) is not int:
+            return count
     host = task.worker.host
     at = source.position() if offset is None else offset
     moved = host.send_file(target.host_fd, source.host_fd, at, count)
@@ -438,7 +448,12 @@ def copy_file_range(
         raise OSError(EINVAL, "")
     if at < 0 or to < 0:
         raise OSError(EINVAL, "")
+    count = target.room(task, count, to) if count else 0
+    if type(count) is not int:
+        return count
     moved = _copy(task, source, target, count, at, to) if count else 0
+    if moved:
+        target.report(_IN_MODIFY)
     _advance(task, source, in_offset, at + moved)
     _advance(task, target, out_offset, to + moved)
     return moved
@@ -471,7 +486,7 @@ def _copy(task: Task, source: RegularFile, target: RegularFile, count: int, star
         data = source.pull(task, min(count - done, source.piece_bytes), start + done)
         if not data:
             break
-        done += target.push(task, data, end + done)
+        done += target.put(target.within_limit(task, data, end + done), end + done)
     return done
 
 
@@ -524,6 +539,10 @@ def _splice(task: Task, source: OpenFile, target: OpenFile, count: int, start: i
         raise OSError(EINVAL, "")
     host_kinds = (PipeFile, RegularFile)
     if isinstance(source, host_kinds) and isinstance(target, host_kinds):
+        if isinstance(target, RegularFile):
+            count = target.room(task, count, end)
+            if type(count) is not int:
+                return count
         at, to = -1 if start is None else start, -1 if end is None else end
         return task.worker.host.splice(source.host_fd, target.host_fd, count, at, to)
     if end is not None:

@@ -254,13 +254,20 @@ def test_host_proc_below_is_hidden() -> None:
 
 
 def test_full_file_system_takes_nothing_more(tmp_path: Path) -> None:
-    """ENOSPC once the size limit is reached; removing makes room."""
+    """Workers are granted what is free, in steps, and nothing once the size limit is reached; removing makes room."""
     guest = Guest(spec("tmpfs", "/", size_limit=1 << 16))
+
+    def granted(worker: str) -> int:
+        dev = next(iter(guest.tree.file_systems))
+        return guest.tree.grant_space(m.GrantSpace(worker=worker, dev=dev)).granted
+
+    assert granted("worker:0") == 1 << 16
+    assert granted("worker:1") == 0
     guest.write(b"/f", b"x" * (1 << 16))
-    assert guest.run(("write", b"/g", b"y")) == "ENOSPC"
+    assert granted("worker:0") == 0
     assert guest.statfs(b"/").bfree == 0
     guest.unlink(b"/f")
-    assert guest.write(b"/g", b"y") == 1
+    assert granted("worker:1") == 1 << 16
     guest.close()
 
 
