@@ -1,41 +1,181 @@
 """Print the inotify events of many operations on files: the output is the same wherever inotify is Linux's."""
 
-# ruff: noqa
-import ctypes, os, struct, sys, select, fcntl
-libc=ctypes.CDLL(None,use_errno=True)
-d='/tmp/inot.%d'%os.getpid(); os.mkdir(d); os.chdir(d)
-N={1:'ACCESS',2:'MODIFY',4:'ATTRIB',8:'CLOSE_WRITE',16:'CLOSE_NOWRITE',32:'OPEN',64:'MOVED_FROM',128:'MOVED_TO',256:'CREATE',512:'DELETE',1024:'DELETE_SELF',2048:'MOVE_SELF',0x4000:'Q_OVERFLOW',0x8000:'IGNORED',0x40000000:'ISDIR',0x2000:'UNMOUNT'}
-fd=libc.inotify_init1(os.O_NONBLOCK)
-def add(p,m=0xfff,f=None):
-    r=libc.inotify_add_watch(fd if f is None else f,p.encode(),ctypes.c_uint(m)); return r if r>=0 else os.strerror(ctypes.get_errno())
-cook={}
-def show(what):
-    out=[]
-    while 1:
-        try: b=os.read(fd,4096)
-        except BlockingIOError: break
-        i=0
-        while i<len(b):
-            wd,m,c,l=struct.unpack_from('iIII',b,i); n=b[i+16:i+16+l].rstrip(b'\0').decode(); i+=16+l
-            if c: c=cook.setdefault(c,len(cook)+1)
-            out.append((wd,'|'.join(v for k,v in N.items() if m&k),c,n,l))
-    print(what); [print('   ',o) for o in out]
-print(add('.')); show('none')
-f=os.open('a',os.O_CREAT|os.O_RDWR,0o644); show('create')
-os.write(f,b'hello'); show('write'); os.write(f,b'x');os.write(f,b'x'); show('2 writes merge')
-os.lseek(f,0,0); os.read(f,10); show('read'); os.ftruncate(f,2); show('ftruncate'); os.close(f); show('close')
-print(add('a')); f=os.open('a',os.O_WRONLY|os.O_TRUNC); show('trunc'); os.write(f,b'zz'); os.close(f); show('w')
-os.chmod('a',0o600); os.utime('a',(1,2)); os.truncate('a',1); show('attr')
-os.link('a','b'); show('link'); os.rename('b','c'); show('rename'); os.mkdir('d'); os.rename('a','d/a'); show('move out'); os.rename('d/a','a'); show('in')
-os.symlink('a','s'); os.unlink('s'); os.mkfifo('p'); os.unlink('p'); show('nodes')
-os.unlink('c'); show('unlink c'); f=os.open('a',os.O_RDONLY); os.unlink('a'); show('unlink open'); os.close(f); show('close deleted')
-os.listdir('d'); show('listdir'); print(add('d')); os.rmdir('d'); show('rmdir')
-open('x','w').write('1'); open('y','w').write('2'); show('xy'); print(add('y',0x400|0x4|0x2)); os.rename('x','y'); show('replace')
-print(add('y',0x1000000|0xfff), add('y',0), add('zz'), add('y',0x30000000|2), add('y',0x10000000|2), libc.inotify_rm_watch(fd,77), libc.inotify_rm_watch(fd,1)); show('rm')
-wd=add('y',0x80000000|2); open('y','a').write('k'); show('oneshot')
-print(os.readlink('/proc/self/fd/%d'%fd)); 
-f2=os.open('y',os.O_WRONLY); add('.',2); p=select.poll(); p.register(fd,1); print(p.poll(0)); os.write(f2,b'late'); print([e for _,e in p.poll(2000)])
-print(struct.unpack('i',fcntl.ioctl(fd,0x541b,b'\0'*4)));
-try: os.read(fd,8)
-except OSError as e: print(e.errno)
-show('late'); print([e for _,e in p.poll(0)])
+import ctypes
+import fcntl
+import os
+import select
+import struct
+
+NAMES = {
+    0x1: "ACCESS",
+    0x2: "MODIFY",
+    0x4: "ATTRIB",
+    0x8: "CLOSE_WRITE",
+    0x10: "CLOSE_NOWRITE",
+    0x20: "OPEN",
+    0x40: "MOVED_FROM",
+    0x80: "MOVED_TO",
+    0x100: "CREATE",
+    0x200: "DELETE",
+    0x400: "DELETE_SELF",
+    0x800: "MOVE_SELF",
+    0x4000: "Q_OVERFLOW",
+    0x8000: "IGNORED",
+    0x40000000: "ISDIR",
+    0x2000: "UNMOUNT",
+}
+ALL_EVENTS = 0xFFF
+MODIFY = 0x2
+ATTRIB = 0x4
+DELETE_SELF = 0x400
+ONLYDIR = 0x1000000
+MASK_CREATE = 0x10000000
+MASK_ADD = 0x20000000
+ONESHOT = 0x80000000
+FIONREAD = 0x541B
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+WATCHER = LIBC.inotify_init1(os.O_NONBLOCK)
+#: Numbers of rename cookies in the order in which they come: their values differ from run to run.
+COOKIES: dict[int, int] = {}
+
+
+def add(path: str, mask: int = ALL_EVENTS) -> int | str:
+    """Return the watch descriptor, or the text of the error."""
+    watch: int = LIBC.inotify_add_watch(WATCHER, path.encode(), ctypes.c_uint(mask))
+    return watch if watch >= 0 else os.strerror(ctypes.get_errno())
+
+
+def show(what: str) -> None:
+    """Print every event that has come."""
+    print(what)
+    while True:
+        try:
+            data = os.read(WATCHER, 4096)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(data):
+            watch, mask, cookie, length = struct.unpack_from("iIII", data, at)
+            name = data[at + 16 :][:length].rstrip(b"\0").decode()
+            at += 16 + length
+            number = COOKIES.setdefault(cookie, len(COOKIES) + 1) if cookie else 0
+            names = "|".join(text for bit, text in NAMES.items() if mask & bit)
+            print("   ", (watch, names, number, name, length))
+
+
+def write(path: str, text: str, mode: str = "w") -> None:
+    """Write a file as a program does that leaves the closing to the interpreter."""
+    open(path, mode).write(text)
+
+
+def files() -> None:
+    """Open, read, write, truncate, close and change files in a watched directory."""
+    print(add("."))
+    show("none")
+    fd = os.open("a", os.O_CREAT | os.O_RDWR, 0o644)
+    show("create")
+    os.write(fd, b"hello")
+    show("write")
+    os.write(fd, b"x")
+    os.write(fd, b"x")
+    show("2 writes merge")
+    os.lseek(fd, 0, 0)
+    os.read(fd, 10)
+    show("read")
+    os.ftruncate(fd, 2)
+    show("ftruncate")
+    os.close(fd)
+    show("close")
+    print(add("a"))
+    fd = os.open("a", os.O_WRONLY | os.O_TRUNC)
+    show("trunc")
+    os.write(fd, b"zz")
+    os.close(fd)
+    show("w")
+    os.chmod("a", 0o600)
+    os.utime("a", (1, 2))
+    os.truncate("a", 1)
+    show("attr")
+
+
+def names() -> None:
+    """Link, rename, make and remove names, of files and directories."""
+    os.link("a", "b")
+    show("link")
+    os.rename("b", "c")
+    show("rename")
+    os.mkdir("d")
+    os.rename("a", "d/a")
+    show("move out")
+    os.rename("d/a", "a")
+    show("in")
+    os.symlink("a", "s")
+    os.unlink("s")
+    os.mkfifo("p")
+    os.unlink("p")
+    show("nodes")
+    os.unlink("c")
+    show("unlink c")
+    fd = os.open("a", os.O_RDONLY)
+    os.unlink("a")
+    show("unlink open")
+    os.close(fd)
+    show("close deleted")
+    os.listdir("d")
+    show("listdir")
+    print(add("d"))
+    os.rmdir("d")
+    show("rmdir")
+    write("x", "1")
+    write("y", "2")
+    show("xy")
+    print(add("y", DELETE_SELF | ATTRIB | MODIFY))
+    os.rename("x", "y")
+    show("replace")
+
+
+def watches() -> None:
+    """Flags of inotify_add_watch, its errors and those of inotify_rm_watch."""
+    print(
+        add("y", ONLYDIR | ALL_EVENTS),
+        add("y", 0),
+        add("zz"),
+        add("y", MASK_CREATE | MASK_ADD | MODIFY),
+        add("y", MASK_CREATE | MODIFY),
+        LIBC.inotify_rm_watch(WATCHER, 77),
+        LIBC.inotify_rm_watch(WATCHER, 1),
+    )
+    show("rm")
+    add("y", ONESHOT | MODIFY)
+    write("y", "k", "a")
+    show("oneshot")
+
+
+def descriptor() -> None:
+    """The descriptor's name, readiness and FIONREAD, and a buffer that is too small."""
+    print(os.readlink(f"/proc/self/fd/{WATCHER}"))
+    fd = os.open("y", os.O_WRONLY)
+    add(".", MODIFY)
+    poll = select.poll()
+    poll.register(WATCHER, 1)
+    print(poll.poll(0))
+    os.write(fd, b"late")
+    print([events for _, events in poll.poll(2000)])
+    print(struct.unpack("i", fcntl.ioctl(WATCHER, FIONREAD, b"\0" * 4)))
+    try:
+        os.read(WATCHER, 8)
+    except OSError as error:
+        print(error.errno)
+    show("late")
+    print([events for _, events in poll.poll(0)])
+
+
+if __name__ == "__main__":
+    directory = f"/tmp/inot.{os.getpid()}"
+    os.mkdir(directory)
+    os.chdir(directory)
+    files()
+    names()
+    watches()
+    descriptor()
