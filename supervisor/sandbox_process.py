@@ -85,6 +85,8 @@ def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> 
     """Be a process of a sandbox: *start* starts its actors; return the exit status when the loop has been stopped."""
     set_process_name(f"gr-{assignment.process}")
     configure_child(assignment.log_level, sandbox=assignment.sandbox, process=assignment.process)
+    # The platform takes it through a descriptor: ZeroMQ's threads, which come before it, inherit that it is blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         placement = Placement(assignment.endpoints, assignment.workers)
         descriptors = Descriptors(assignment.process, assignment.peers)
