@@ -10,12 +10,12 @@ MAX_QUEUED_FRAMES = 100_000
 ARGUMENT_COUNT = 6
 #: Platform events that a worker handles in one turn of its loop before it looks at messages and timers again.
 EVENTS_PER_TURN = 256
-#: Nanoseconds that the loop is asked to wait at most: epoll counts 31 bits of ms. Later deadlines are looked at again then.
+#: Nanoseconds that the loop is asked to wait at most: epoll counts 31 bits of ms. Later ones are looked at again.
 MAX_TIMER_NS = 86_400 * 1_000_000_000
 
 # -- mount namespace ---------------------------------------------------------------------------------------------
 
-#: Anonymous host files (memfds) open at once for regular files in memory; lowered to half of RLIMIT_NOFILE's hard limit.
+#: Anonymous host files (memfds) open at once for regular files in memory; at most half of RLIMIT_NOFILE's hard limit.
 MAX_MEMFDS = 8192
 #: Bytes of a closed file up to which it may be moved out of its memfd when there are too many of them.
 MAX_PARKED_FILE_BYTES = 1 << 20

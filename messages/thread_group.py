@@ -186,7 +186,7 @@ class SaveWorker(Message):
 
 @message(tag=0x506, receiver="worker", mode=Mode.ASK, reply=Done)
 class LoadWorker(Message):
-    """task_set -> worker, ask: the inverse, on a worker with empty groups; *token* is the memory file, mapped privately."""
+    """task_set -> worker, ask: the inverse, on a worker of empty groups; *token*: the memory file, mapped privately."""
 
     state: bytes
     token: int
