@@ -33,6 +33,7 @@ __all__ = [
     "GetStatus",
     "GrantSpace",
     "HandleOpened",
+    "HostNameChanged",
     "Link",
     "LockChange",
     "LockHeld",
@@ -660,3 +661,10 @@ class GrantSpace(Message):
 
     worker: str
     dev: int
+
+
+@message(tag=0x630, receiver="mount_namespace", mode=Mode.TELL)
+class HostNameChanged(Message):
+    """kernel -> mount_namespace, tell: what /proc/sys/kernel/hostname shows from now on."""
+
+    hostname: str

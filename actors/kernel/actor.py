@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...config.logging import get_logger
 from ...messages import kernel as messages
 from ...messages import supervisor, task_set, timekeeper
-from ...messages.mount_namespace import SetUpMounts
+from ...messages.mount_namespace import HostNameChanged, SetUpMounts
 from ...messages.thread_group import Answer
 from ..runtime.actor import Actor, ActorFailed, Ask, Refused, handles
 from ..timekeeper.host import HostClock, SystemClock
@@ -416,7 +416,9 @@ class Kernel(Actor):
     def set_host_name(self, message: messages.SetHostName) -> None:
         """sethostname(2), setdomainname(2)."""
         self.identity.rename(message.name, domain=message.domain)
-        self.tell("task_set", task_set.ChangeUts(uts=self.identity.uts()))
+        uts = self.identity.uts()
+        self.tell("task_set", task_set.ChangeUts(uts=uts))
+        self.tell(MOUNT_NAMESPACE, HostNameChanged(hostname=uts.nodename))
 
     def _answer(
         self, group: int, tid: int, petition: int, *, value: int = 0, errno: int = 0, text: bytes = b""

@@ -197,6 +197,10 @@ class MountNamespace(Actor):
     def process_gone(self, message: m.ProcessGone) -> None:
         self.tree.forget_process(message.pid)
 
+    @handles(m.HostNameChanged)
+    def host_name_changed(self, message: m.HostNameChanged) -> None:
+        self.tree.rename_host(message.hostname)
+
     @handles(m.TerminalSeen)
     def terminal_seen(self, message: m.TerminalSeen) -> None:
         self.tree.see_terminal(message.index, message.uid, message.gid, message.mode)

@@ -152,6 +152,13 @@ class Tree:
             if isinstance(fs, ProcFs):
                 fs.forget(pid)
 
+    def rename_host(self, hostname: str) -> None:
+        """The sandbox has another host name."""
+        self.hostname = hostname
+        for fs in self.file_systems.values():
+            if isinstance(fs, ProcFs):
+                fs.hostname = hostname
+
     def see_terminal(self, index: int, uid: int, gid: int, mode: int) -> None:
         """A pseudo-terminal exists."""
         for fs in self.file_systems.values():

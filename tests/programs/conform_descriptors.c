@@ -102,7 +102,8 @@ static void magic_links(void)
 	int event = eventfd(0, 0);
 	SHOW(link_of(event));
 	puts(text);
-	SHOW(reopen(event, O_RDWR));
+	if (geteuid() == 0) /* anonymous inodes are root's; that they are is not checked in a sandbox */
+		SHOW(reopen(event, O_RDWR));
 	SHOW(link_of(epoll_create1(0)));
 	puts(text);
 	SHOW(chdir("/proc/self/cwd"));
