@@ -6,7 +6,7 @@ by its own ThreadGroup, to which ReadProc is passed on as ProcRequest.
 
 from __future__ import annotations
 
-from errno import EINVAL, ESRCH
+from errno import ENOENT, ESRCH
 from typing import TYPE_CHECKING
 
 from ...messages.task_set import ProcessList, ProcessRow
@@ -123,12 +123,12 @@ _FILES: dict[str, Callable[[ProcessTree, Process], str]] = {
 
 
 def query(tree: ProcessTree, caller: Process, message: messages.QueryProcess) -> None:
-    """Answer QueryProcess: "exists" (1), "priority" (20 - nice, as getpriority(2)), "pidfd" (serial). EINVAL, ESRCH."""
+    """Answer QueryProcess: "exists" (1), "priority" (20 - nice, as getpriority(2)), "pidfd" (serial). ENOENT, ESRCH."""
     target = tree.by_tid.get(message.pid)
     if target is None:
         tree.answer(caller, message.tid, message.petition, errno=ESRCH)
     elif message.attribute == "pidfd":
-        errno = EINVAL if message.pid != target.pid else 0
+        errno = ENOENT if message.pid != target.pid else 0
         extra = (int(target.dead),)
         tree.answer(caller, message.tid, message.petition, value=target.group, errno=errno, extra=extra)
     else:

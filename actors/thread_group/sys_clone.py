@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...messages.task_set import ForkFailed, GroupBorn, RequestFork, RequestThread
 from . import dispatch, signals
 from .credentials import CAP_SYS_ADMIN
+from .pid_file import PidFile
 from .table import U64, Address, syscall
 from .task import ERESTARTNOINTR, Block, Petition, Task
 
@@ -74,12 +75,18 @@ class _Birth(NamedTuple):
     parent_tid: int
     child_tid: int
     tls: int
+    #: Where CLONE_PIDFD puts the descriptor.
+    pidfd: int = 0
 
 
 @syscall(56)
 def clone(task: Task, flags: U64, stack: Address, parent_tid: Address, child_tid: Address, tls: U64) -> object:
     """clone(2): a new thread or process. EAGAIN, EINVAL for impossible flags, ENOMEM, EPERM for namespaces."""
-    return _clone(task, _Birth(flags & ~0xFF & 0xFFFFFFFF, flags & 0xFF, stack, parent_tid, child_tid, tls))
+    wanted = flags & ~0xFF & 0xFFFFFFFF
+    if wanted & _F.PIDFD and wanted & (_F.PARENT_SETTID | _F.DETACHED):
+        # Both results would go to the same place; the flag that was CLONE_DETACHED is kept free.
+        raise OSError(EINVAL, "")
+    return _clone(task, _Birth(wanted, flags & 0xFF, stack, parent_tid, child_tid, tls, pidfd=parent_tid))
 
 
 @syscall(57)
@@ -94,7 +101,7 @@ def vfork(task: Task) -> object:
     return _clone(task, _Birth(_F.VFORK | _F.VM, signals.SIGCHLD, 0, 0, 0, 0))
 
 
-@syscall(435, partial="set_tid, CLONE_PIDFD and CLONE_INTO_CGROUP are refused with EINVAL")
+@syscall(435, partial="set_tid and CLONE_INTO_CGROUP are refused with EINVAL")
 def clone3(task: Task, args: Address, size: U64) -> object:
     """clone3(2): clone with a structure of arguments. E2BIG, EINVAL, and clone(2)'s errnos."""
     if size > _PAGE_BYTES:
@@ -105,12 +112,14 @@ def clone3(task: Task, args: Address, size: U64) -> object:
     if any(data[_CLONE_ARGS.size :]):
         raise OSError(E2BIG, "clone_args has fields that this kernel does not know")
     padded = data[: _CLONE_ARGS.size].ljust(_CLONE_ARGS.size, b"\0")
-    flags, _pidfd, child, parent, signal, stack, length, tls, _tids, tid_count, _cgroup = _CLONE_ARGS.unpack(padded)
+    flags, pidfd, child, parent, signal, stack, length, tls, _tids, tid_count, _cgroup = _CLONE_ARGS.unpack(padded)
     if tid_count or signal > 64 or flags & (0xFF | _F.DETACHED | _F.INTO_CGROUP) or bool(stack) != bool(length):
         raise OSError(EINVAL, "")
     if flags & (_F.THREAD | _F.PARENT) and signal:
         raise OSError(EINVAL, "")
-    return _clone(task, _Birth(flags, signal, stack + length if stack else 0, parent, child, tls))
+    if flags & _F.PIDFD and flags & _F.PARENT_SETTID and pidfd == parent:
+        raise OSError(EINVAL, "")
+    return _clone(task, _Birth(flags, signal, stack + length if stack else 0, parent, child, tls, pidfd))
 
 
 def _check(task: Task, flags: int) -> None:
@@ -119,8 +128,8 @@ def _check(task: Task, flags: int) -> None:
         raise OSError(EINVAL, "")
     if flags & _F.NEWNS and flags & _F.FS or flags & _F.CLEAR_SIGHAND and flags & _F.SIGHAND:
         raise OSError(EINVAL, "")
-    if flags & _F.PIDFD:
-        raise OSError(EINVAL, "no process descriptors yet")
+    if flags & _F.PIDFD and flags & _F.THREAD:
+        raise OSError(EINVAL, "")
     if flags & _NAMESPACES:
         # A kernel without namespaces answers EINVAL; one that may not make them, EPERM.
         raise OSError(EINVAL if task.group.credentials.has(CAP_SYS_ADMIN) else EPERM, "no nested namespaces")
@@ -159,12 +168,15 @@ def _make_thread(task: Task, birth: _Birth, tid: int) -> int:
 def _make_process(task: Task, birth: _Birth, answer: Answer) -> object:
     serial, epoch = (*answer.extra, 0)[:2]
     try:
-        host = _clone_host(task, birth)
+        host = _clone_host_with_pidfd(task, birth) if birth.flags & _F.PIDFD else _clone_host(task, birth)
     except OSError:
         task.group.tell_task_set(ForkFailed(group=task.group.group, child=serial))
         raise
     child = _new_group(task, birth, serial, answer.value, host)
     task.group.tell_task_set(GroupBorn(group=serial))
+    if birth.flags & _F.PIDFD:
+        file = PidFile(task.worker, answer.value, serial, 0, exited=False)
+        task.group.files.add(task.group, file, close_on_exec=True)
     child.group.stop_epoch = epoch or task.group.stop_epoch
     _write_tids(task, child, birth)
     if birth.flags & _F.VFORK:
@@ -201,6 +213,18 @@ def _clone_host(task: Task, birth: _Birth) -> HostTask:
         # A thread pointer outside user space: Linux answers EPERM.
         host.kill()
         raise OSError(EPERM, "bad thread pointer") from None
+    return host
+
+
+def _clone_host_with_pidfd(task: Task, birth: _Birth) -> HostTask:
+    """Tell the caller its pidfd before there is one; the child's memory does not show it. EFAULT, EMFILE."""
+    fd = task.group.files.free_descriptor(task.group)
+    host = _clone_host(task, birth)
+    try:
+        task.memory.write(birth.pidfd, struct.pack("<i", fd))
+    except OSError:
+        host.kill()
+        raise
     return host
 
 

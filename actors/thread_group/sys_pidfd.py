@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 
-@syscall(434)
+@syscall(434, partial="PIDFD_THREAD is refused with EINVAL; a reaped process shows no POLLHUP")
 def pidfd_open(task: Task, pid: S32, flags: U32) -> object:
-    """pidfd_open(2): a process as a file. EINVAL, also for a thread that leads no process, EMFILE, ESRCH."""
+    """pidfd_open(2): a process as a file. EINVAL, EMFILE, ENOENT for a thread that leads none, ESRCH."""
     if flags & ~os.O_NONBLOCK or pid <= 0:
         raise OSError(EINVAL, "")
     answer = task.take_answer()

@@ -244,7 +244,7 @@ def _target_of_prlimit(task: Task, pid: int) -> ThreadGroup:
 
 _COMMAND_BYTES = 16
 #: Every securebit with its lock, and the locks alone.
-_SECURE_KNOWN, _SECURE_LOCKS = 0xFF, 0xAA
+_SECURE_KNOWN, _SECURE_LOCKS = 0xFFF, 0xAAA
 _AMBIENT_IS_SET, _AMBIENT_RAISE, _AMBIENT_LOWER, _AMBIENT_CLEAR_ALL = 1, 2, 3, 4
 
 

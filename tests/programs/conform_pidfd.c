@@ -83,9 +83,42 @@ static void children(void)
 	close(set_fd);
 }
 
+static long clone_with(unsigned long flags, int *pidfd, int *tid)
+{
+	return syscall(SYS_clone, flags | SIGCHLD, NULL, pidfd, tid, NULL);
+}
+
+static void births(void)
+{
+	int fd = -7, status, tid = 0;
+	siginfo_t info;
+	long child = clone_with(CLONE_PIDFD, &fd, NULL);
+	if (child == 0)
+		_exit(fd == -7 ? 4 : 5);
+	SHOW(fd > 2);
+	SHOW(fcntl(fd, F_GETFD));
+	SHOW(waitid(P_PIDFD, fd, &info, WEXITED));
+	SHOW(info.si_pid == child);
+	SHOW(info.si_status);
+	close(fd);
+	SHOW(clone_with(CLONE_PIDFD | CLONE_PARENT_SETTID, &fd, NULL));
+	SHOW(clone_with(CLONE_PIDFD, (int *)8, NULL));
+	SHOW(waitpid(-1, &status, WNOHANG));
+	unsigned long args[11] = {CLONE_PIDFD | CLONE_PARENT_SETTID, (unsigned long)&fd, 0, (unsigned long)&tid, SIGCHLD};
+	child = syscall(SYS_clone3, args, sizeof args);
+	if (child == 0)
+		_exit(11);
+	SHOW(tid == child);
+	SHOW(waitid(P_PIDFD, fd, &info, WEXITED));
+	SHOW(info.si_status);
+	args[3] = args[1];
+	SHOW(syscall(SYS_clone3, args, sizeof args));
+	close(fd);
+}
+
 static void *open_own_thread(void *unused)
 {
-	SHOW(pidfd_of((pid_t)syscall(SYS_gettid), 0) < 0);
+	SHOW(pidfd_of((pid_t)syscall(SYS_gettid), 0));
 	return unused;
 }
 
@@ -132,5 +165,6 @@ int main(void)
 	pthread_create(&thread, NULL, open_own_thread, NULL);
 	pthread_join(thread, NULL);
 	waits_for_others();
+	births();
 	return 0;
 }

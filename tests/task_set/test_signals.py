@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, ESRCH
+from errno import EINVAL, ENOENT, EPERM, ESRCH
 from typing import Any
 
 import pytest
@@ -201,7 +201,7 @@ def test_a_pidfd_names_a_process_and_not_who_has_its_number_later(stage: Any) ->
     assert stage.call(pid, task_set.Kill, target_group=serial, **fields).errno == 0
 
 
-def test_a_pidfd_of_a_thread_is_EINVAL(stage: Any) -> None:
+def test_a_pidfd_of_a_thread_is_ENOENT(stage: Any) -> None:
     pid = stage.create()
     tid = stage.thread(pid)
-    assert stage.call(pid, task_set.QueryProcess, pid=tid, attribute="pidfd").errno == EINVAL
+    assert stage.call(pid, task_set.QueryProcess, pid=tid, attribute="pidfd").errno == ENOENT
