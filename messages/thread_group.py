@@ -154,7 +154,7 @@ class CreateThreadGroup(Message):
 
 @message(tag=0x502, receiver="worker", mode=Mode.TELL)
 class ClockParameters(Message):
-    """timekeeper -> worker, tell: how to turn the host's clocks into the guest's; effective at once.
+    """timekeeper -> worker, mount_namespace, tell: how to turn the host's clocks into the guest's; effective at once.
 
     guest CLOCK_MONOTONIC = host CLOCK_MONOTONIC + monotonic_offset_ns; guest CLOCK_REALTIME = host CLOCK_REALTIME +
     realtime_offset_ns.  While *frozen_at_ns* is not None (a pause), the guest's monotonic time stands at it.

@@ -9,7 +9,7 @@ __all__ = ["AddClockReader", "ClockState", "FreezeClocks", "LoadClocks", "ReadCl
 
 @message(tag=0x701, receiver="timekeeper", mode=Mode.ASK, reply=Done)
 class AddClockReader(Message):
-    """kernel -> timekeeper, ask: tell *address* (a worker) the parameters now and whenever they change."""
+    """kernel -> timekeeper, ask: tell *address* (a worker, mount_namespace) the parameters, now and at each change."""
 
     address: str
 

@@ -75,6 +75,7 @@ class Kernel(Actor):
         self._know_supervisor()
         for number in range(message.workers):
             yield Ask("timekeeper", timekeeper.AddClockReader(address=f"worker:{number}"))
+        yield Ask("timekeeper", timekeeper.AddClockReader(address=MOUNT_NAMESPACE))
         opened = yield Ask(MOUNT_NAMESPACE, SetUpMounts(mounts=message.mounts, hostname=message.hostname))
         self._root = opened.handle
         yield Ask(

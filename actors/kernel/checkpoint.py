@@ -123,6 +123,7 @@ def restore(mounts: str, message: messages.LoadFrom, checkpoint: Checkpoint, epo
     yield Ask("timekeeper", timekeeper.LoadClocks(**checkpoint.clocks))
     for number in range(message.workers):
         yield Ask("timekeeper", timekeeper.AddClockReader(address=f"worker:{number}"))
+    yield Ask("timekeeper", timekeeper.AddClockReader(address=mounts))
     watch.lap("clocks")
     first, *more = message.memory_tokens
     yield Ask(

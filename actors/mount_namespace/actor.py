@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...messages import mount_namespace as m
-from ...messages.thread_group import LockReleased
+from ...messages.thread_group import ClockParameters, LockReleased
 from ..runtime.actor import Actor, Refused, handles
 from . import attributes, directories, mounting, naming, opening, saving, statfs, xattrs
 from .host_files import HostFiles
@@ -61,6 +61,10 @@ class MountNamespace(Actor):
             saving.load(self.tree, self.locks, message.state, fd)
         except saving.CannotLoad as error:
             raise Refused(str(error)) from error
+
+    @handles(ClockParameters)
+    def clock_parameters(self, message: ClockParameters) -> None:
+        self.tree.store.time.set_parameters(message)
 
     # -- looking ------------------------------------------------------------------------------------------------
 

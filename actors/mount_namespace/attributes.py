@@ -38,7 +38,7 @@ def touch_atime(mount: Mount, inode: Inode) -> None:
         return
     if mount.flags & MS_NODIRATIME and inode.mode & _FORMAT == stat.S_IFDIR:
         return
-    now = inode.fs.host.now_ns()
+    now = inode.fs.store.time.now_ns()
     is_old = inode.atime_ns <= max(inode.mtime_ns, inode.ctime_ns) or now - inode.atime_ns >= _DAY_NS
     if is_old and (inode.lower is None or inode.dirty):
         inode.atime_ns = now
@@ -116,7 +116,7 @@ def _apply(dentry: Dentry, request: ChangeAttributes, watches: WatchTable) -> No
     inode = dentry.inode
     assert inode is not None
     fields: set[str] = set()
-    now = inode.fs.host.now_ns()
+    now = inode.fs.store.time.now_ns()
     if request.size is not None:
         inode.fs.truncate(dentry, request.size)
         _drop_privileges(inode, request.who)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_MEMFDS, MAX_PARKED_FILE_BYTES
 from .errors import fail
+from .guest_time import GuestTime
 from .host_files import S_ATIME, S_BLOCKS, S_CTIME, S_MTIME, S_SIZE
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class DataStore:
 
     def __init__(self, host: HostFiles) -> None:
         self._host = host
+        #: The clock of the file systems that keep their contents here.
+        self.time = GuestTime(host)
         self._limit = min(MAX_MEMFDS, host.raise_descriptor_limit() // 2)
         #: The saved file that this namespace was loaded from, -1: none.
         self.saved_fd = -1

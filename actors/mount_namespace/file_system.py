@@ -59,7 +59,7 @@ class FileSystem:
 
     def new_inode(self, mode: int, uid: int, gid: int) -> Inode:
         """Return a fresh inode, not yet named."""
-        return Inode(self, self.new_ino(), mode, uid, gid, self.host.now_ns())
+        return Inode(self, self.new_ino(), mode, uid, gid, self.store.time.now_ns())
 
     # -- looking ------------------------------------------------------------------------------------------------
 

@@ -89,9 +89,9 @@ class HostFiles:
         """Return CLOCK_REALTIME_COARSE, the clock that stamps memfds, so that all times of a tree compare."""
         return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
-    def uptime_ns(self) -> int:
-        """Return CLOCK_BOOTTIME."""
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    def monotonic_ns(self) -> int:
+        """Return CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
 
     def random_bytes(self, count: int) -> bytes:
         """Return *count* unpredictable bytes."""

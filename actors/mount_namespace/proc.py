@@ -204,7 +204,7 @@ class ProcFs(VirtualFileSystem):
         self.add_link(b"mounts", b"self/mounts")
         self.add_file(b"meminfo", lambda _w, _r: proc_text.memory_information(*host.memory_bytes()))
         self.add_file(b"cpuinfo", lambda _w, _r: proc_text.cpu_information(host.cpu_information(), count))
-        self.add_file(b"uptime", lambda _w, _r: proc_text.uptime(host.uptime_ns(), count))
+        self.add_file(b"uptime", lambda _w, _r: proc_text.uptime(self.store.time.uptime_ns(), count))
         self.add_file(b"stat", lambda _w, _r: self._statistics())
         self.add_file(b"loadavg", lambda who, _r: proc_text.load_average(len(self._processes.by_pid), self._last(who)))
         self.add_text(b"version", proc_text.version().decode().rstrip("\n"))
@@ -232,9 +232,9 @@ class ProcFs(VirtualFileSystem):
         self.add_file(b"sys/kernel/hostname", lambda _w, _r: self.hostname.encode() + b"\n", 0o644)
 
     def _statistics(self) -> bytes:
-        host = self.host
+        time = self.store.time
         return proc_text.statistics(
-            self._processors, host.uptime_ns(), host.now_ns(), max(self._processes.by_pid, default=1)
+            self._processors, time.uptime_ns(), time.now_ns(), max(self._processes.by_pid, default=1)
         )
 
     def _last(self, who: Credentials) -> int:
@@ -285,7 +285,7 @@ class ProcFs(VirtualFileSystem):
         return dentry
 
     def _new_directory(self, mode: int, process: Process, kind: str, prefix: str) -> ProcDirectory:
-        inode = ProcDirectory(self, self.new_ino(), mode, process.uid, process.gid, self.host.now_ns())
+        inode = ProcDirectory(self, self.new_ino(), mode, process.uid, process.gid, self.store.time.now_ns())
         inode.process, inode.kind, inode.prefix, inode.pid = process, kind, prefix, process.pid
         if kind in ("fd", "fdinfo"):
             inode.proc_file = prefix + kind
@@ -310,7 +310,7 @@ class ProcFs(VirtualFileSystem):
         return child
 
     def _new_file(self, mode: int, process: Process, number: int) -> Inode:
-        inode = Inode(self, number, mode, process.uid, process.gid, self.host.now_ns())
+        inode = Inode(self, number, mode, process.uid, process.gid, self.store.time.now_ns())
         inode.pid = process.pid
         return inode
 
@@ -348,7 +348,7 @@ class ProcFs(VirtualFileSystem):
         number = _FIRST_NAMESPACE_INO + _NAMESPACES.index(real)
         target = b"%s:[%d]" % (real, number)
         if name == target:
-            inode = Inode(self, number, _REG | 0o444, 0, 0, self.host.now_ns())
+            inode = Inode(self, number, _REG | 0o444, 0, 0, self.store.time.now_ns())
         elif name == kind:
             inode = self._new_file(_LNK | 0o777, at.process, self.new_ino())
             inode.target = target

@@ -83,7 +83,7 @@ class TmpFs(FileSystem):
     def truncate(self, dentry: Dentry, size: int) -> None:
         """Through the memfd, which keeps holes."""
         assert dentry.inode is not None
-        self.store.truncate(dentry.inode, size, self.host.now_ns())
+        self.store.truncate(dentry.inode, size, self.store.time.now_ns())
 
     def free(self, inode: Inode) -> None:
         """Close the memfd or the pipe."""
@@ -170,13 +170,13 @@ class TmpFs(FileSystem):
         """A directory's entries changed."""
         inode = directory.inode
         assert inode is not None
-        inode.mtime_ns = inode.ctime_ns = self.host.now_ns()
+        inode.mtime_ns = inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
         inode.status = None
 
     def _touch_inode(self, inode: Inode) -> None:
         self.store.refresh(inode)
-        inode.ctime_ns = self.host.now_ns()
+        inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
         inode.status = None
 

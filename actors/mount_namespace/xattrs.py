@@ -50,7 +50,7 @@ def change_xattr(tree: Tree, request: XattrChange) -> XattrValue:
         _set(inode, request)
     else:
         _remove(inode, request.name)
-    inode.ctime_ns = tree.host.now_ns()
+    inode.ctime_ns = tree.store.time.now_ns()
     inode.fs.changed(dentry, frozenset({"xattrs"}))
     tree.watches.changed(dentry, Cause.ATTRIB)
     return XattrValue(value=b"")

@@ -197,3 +197,16 @@ def test_proc_and_uname_name_one_kernel(placement: str) -> None:
     assert said[2] == said[3]
     assert said[4].startswith(f"Linux version {said[0]} ")
     assert said[4].endswith(f" {said[2]}")
+
+
+def test_uptime_and_boot_time_are_the_guests_own(placement: str) -> None:
+    """A sandbox has just begun, whatever the host's uptime; what ps(1) computes from them is now."""
+    text = (
+        "import os, time\n"
+        "up = float(open('/proc/uptime').read().split()[0])\n"
+        "boot = [int(l.split()[1]) for l in open('/proc/stat') if l.startswith('btime')][0]\n"
+        "print(up < 60, abs(up - time.clock_gettime(time.CLOCK_MONOTONIC)) < 2, abs(boot + up - time.time()) < 3)\n"
+        "time.clock_settime(time.CLOCK_REALTIME, 1e9)\n"
+        "os.mkdir('d'); print(abs(os.stat('d').st_mtime - 1e9) < 5)\n"
+    )
+    assert in_sandbox(Case(("/usr/bin/python3", "-c", text)), placement).stdout == b"True True True\nTrue\n"
