@@ -37,6 +37,8 @@ MAX_MOUNTS = 100_000
 MAX_LOCKS = 100_000
 #: Bytes of all extended attributes of one inode (ENOSPC).
 MAX_XATTR_BYTES = 1 << 20
+#: Seconds from 1970 to the last time that a file can have, in both directions: ns fit in 64 bits. The year 2262.
+MAX_FILE_TIME_S = 9_223_372_035
 # -- tasks and time ----------------------------------------------------------------------------------------------
 
 #: Process and thread ids are below this (sysctl kernel.pid_max).

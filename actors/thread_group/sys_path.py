@@ -25,6 +25,7 @@ from errno import (
 )
 from typing import TYPE_CHECKING, Any, Final
 
+from ...config.limits import MAX_FILE_TIME_S
 from ...messages.mount_namespace import (
     Access,
     BecomeWorkingDirectory,
@@ -726,7 +727,14 @@ def _timespec(seconds: int, nanoseconds: int) -> int | None:
         return None
     if not 0 <= nanoseconds < _NS:
         raise OSError(EINVAL, "")
-    return seconds * _NS + nanoseconds
+    return _file_time(seconds, nanoseconds)
+
+
+def _file_time(seconds: int, nanoseconds: int = 0) -> int:
+    """Return a time of a file in ns, the nearest that file systems here can keep (timestamp_truncate)."""
+    if seconds >= MAX_FILE_TIME_S:
+        return MAX_FILE_TIME_S * _NS
+    return max(seconds, -MAX_FILE_TIME_S) * _NS + nanoseconds
 
 
 @syscall(280)
@@ -766,7 +774,7 @@ def _utimes(task: Task, dirfd: int, path: int, times: int) -> Asking:
         a_s, a_us, m_s, m_us = _TIMESPECS.unpack(task.memory.read(times, _TIMESPECS.size))
         if not (0 <= a_us < _US_PER_S and 0 <= m_us < _US_PER_S):
             raise OSError(EINVAL, "")
-        change = _Change(atime_ns=a_s * _NS + a_us * 1000, mtime_ns=m_s * _NS + m_us * 1000)
+        change = _Change(atime_ns=_file_time(a_s, a_us * 1000), mtime_ns=_file_time(m_s, m_us * 1000))
     if not path and dirfd != AT_FDCWD:
         return _change(task, _start_of_file(task, dirfd), b"", change)
     name = task.memory.read_path(path)
@@ -779,7 +787,7 @@ def utime(task: Task, path: PathName, times: Address) -> Asking:
     change = _Change(atime_ns=_NOW, mtime_ns=_NOW)
     if times:
         atime, mtime = _UTIMBUF.unpack(task.memory.read(times, _UTIMBUF.size))
-        change = _Change(atime_ns=atime * _NS, mtime_ns=mtime * _NS)
+        change = _Change(atime_ns=_file_time(atime), mtime_ns=_file_time(mtime))
     return _change(task, _start(task, AT_FDCWD, path), path, change)
 
 
