@@ -48,12 +48,15 @@ format: setup-dev ## fix style and format
 
 # mypy does not run the import hook of an editable install: it gets a directory in which the package has its name. That one
 # is in .venv, so that mypy, which looks for modules everywhere below the package, does not find it from inside again.
+# Tests hand fakes to what they test and take optional values for granted, hence the codes that are off for them.
+LENIENT := arg-type comparison-overlap func-returns-value import-untyped misc no-any-return union-attr
 typecheck: setup-dev ## check types, of the package and of each folder of tests
 	@mkdir -p $(VENV)/typecheck && ln -sfn ../.. $(VENV)/typecheck/greenroom
 	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy -p greenroom
-	for folder in tests/*/; do ! compgen -G "$${folder}*.py" >/dev/null || (echo $$folder; cd $$folder; \
-		MYPYPATH=$(CURDIR)/$(VENV)/typecheck:..:. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
-			--explicit-package-bases --follow-imports=silent *.py) || exit; done
+	@for folder in $(sort $(dir $(wildcard tests/*/*.py))); do (echo $$folder; cd $$folder; \
+		MYPYPATH=$(CURDIR)/$(VENV)/typecheck:.:.. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+			--explicit-package-bases --follow-imports=silent --no-warn-unused-ignores \
+			$(addprefix --disable-error-code=,$(LENIENT)) *.py) || exit; done
 
 bench: setup-dev ## compare with native, and with proot, strace and runsc where they are: ARGS="--json FILE"
 	$(BIN)/python -m greenroom.bench $(ARGS)

@@ -41,7 +41,7 @@ def node(tmp_path: Any) -> Iterator[Node]:
 
 @pytest.fixture
 def worker(node: Node) -> Iterator[Worker]:
-    actors = [MountNamespace.start("mount_namespace:1", node), Worker.start("thread_group:1", node)]
+    actors: list[Any] = [MountNamespace.start("mount_namespace:1", node), Worker.start("thread_group:1", node)]
     found = node.actor("thread_group:1")
     assert isinstance(found, Worker)
     yield found

@@ -24,7 +24,19 @@ WORLD: list[Operation] = [
     ("symlink", b"e/../../d/f", b"/d/around"),
     ("symlink", b"/f", b"/d/e/top"),
 ]
-PATHS = (b"f", b"e/../f", b"../f", b"..", b"e/../../d/f", b"/f", b"/d/f", b"absolute", b"up", b"near", b"around")
+PATHS: tuple[bytes, ...] = (
+    b"f",
+    b"e/../f",
+    b"../f",
+    b"..",
+    b"e/../../d/f",
+    b"/f",
+    b"/d/f",
+    b"absolute",
+    b"up",
+    b"near",
+    b"around",
+)
 PATHS += (b"e/top", b"missing", b"e", b"/")
 
 

@@ -19,7 +19,7 @@ done: queue.Queue[int] = queue.Queue()
 lock = threading.Lock()
 condition = threading.Condition()
 total = 0
-timed_out = []
+timed_out: list[bool] = []
 
 
 def work() -> None:
