@@ -54,6 +54,11 @@ class Connection:
         self._local = threading.local()
         self._numbers = itertools.count(1)
 
+    @property
+    def supervisor_pid(self) -> int:
+        """Host process id of the supervisor."""
+        return self._directory.supervisor_pid
+
     def request(self, message: Message, reply: type[_R], timeout_s: float | None = None) -> _R:
         """Send *message* and return its reply. The supervisor's refusal is raised as what it is; TimedOut."""
         number = next(self._numbers)
@@ -119,8 +124,12 @@ def connection_to(name: str) -> Connection:
 
 
 def all_connections() -> list[Connection]:
-    """Return a connection to each live supervisor of this user."""
-    return [Connection(directory) for directory in live_supervisors()]
+    """Return a new connection to each live supervisor of this user."""
+    connections = []
+    for directory in live_supervisors():
+        with contextlib.suppress(SupervisorError):  # it has gone between the two
+            connections.append(Connection(directory))
+    return connections
 
 
 class _OwnSupervisor:

@@ -16,6 +16,7 @@ import tempfile
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..config.logging import get_logger
 from ..config.spec import DEFAULT_PLACEMENT, BindMount, Command, SandboxSpec, parse_bind
 from ..messages import supervisor as messages
 from ..messages.base import Done
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from ..messages.task_set import ProcessRow
 
 __all__ = ["Sandbox", "SandboxInfo", "Snapshot"]
+
+#: Seconds for a supervisor to say what it knows by heart.
+_LIST_LIMIT_S = 10.0
+
+log = get_logger(__name__)
 
 
 class SandboxInfo(NamedTuple):
@@ -129,13 +135,18 @@ class Sandbox:
 
     @classmethod
     def list(cls) -> list[SandboxInfo]:
-        """Return all running sandboxes of yours, oldest first."""
+        """Return all running sandboxes of yours, oldest first. A supervisor that does not answer is warned of."""
         found = []
         for connection in all_connections():
-            with contextlib.suppress(SupervisorError, SandboxNotFound):  # it ends just now
-                rows = connection.request(messages.ListSandboxes(), messages.SandboxList).rows
-                found += [_info(connection, row.sandbox) for row in rows]
-            connection.close()
+            try:
+                rows = connection.request(messages.ListSandboxes(), messages.SandboxList, _LIST_LIMIT_S).rows
+                for row in rows:
+                    with contextlib.suppress(SandboxNotFound):  # it ends just now
+                        found.append(_info(connection, row.sandbox))
+            except (SupervisorError, TimedOut) as error:
+                log.warning("a supervisor was left out", pid=connection.supervisor_pid, reason=str(error))
+            finally:
+                connection.close()
         return sorted(found, key=lambda info: info.created)
 
     # -- programs -----------------------------------------------------------------------------------------------
@@ -353,7 +364,8 @@ def _nanoseconds(seconds: float | None) -> int:
 
 
 def _info(connection: Connection, name: str) -> SandboxInfo:
-    found = connection.request(messages.DescribeSandbox(sandbox=name), messages.SandboxDescription)
+    request = messages.DescribeSandbox(sandbox=name)
+    found = connection.request(request, messages.SandboxDescription, _LIST_LIMIT_S)
     row = found.row
     return SandboxInfo(
         id=row.sandbox,
