@@ -35,6 +35,13 @@ _TERMIOS_BYTES: Final = 36
 _PIPE_BUF: Final = 4096
 #: st_dev of host files.
 _HOST_DEV: Final = 3
+_DEVICE_NAMES: Final = {
+    1 << 8 | 3: b"/dev/null",
+    1 << 8 | 5: b"/dev/zero",
+    1 << 8 | 7: b"/dev/full",
+    1 << 8 | 8: b"/dev/random",
+    1 << 8 | 9: b"/dev/urandom",
+}
 
 
 class HostStream(OpenFile):
@@ -99,15 +106,14 @@ def _adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile],
         ino=worker.files.new_ino(),
         dev=_HOST_DEV,
         rdev=rdev,
-        path=b"host:[%d]" % number,
         uid=owner[0],
         gid=owner[1],
     )
+    identity.path = _name(mode, rdev, identity.ino, number)
     if stat.S_ISREG(mode):
         return HostRegularFile(worker, identity, flags, fd)
     if stat.S_ISCHR(mode) and rdev in DEVICES:
         worker.host.close(fd)
-        identity.path = b"/dev/null" if rdev == (1 << 8 | 3) else identity.path
         return DEVICES[rdev](worker, identity, flags)
     if stat.S_ISCHR(mode) and _is_terminal(worker, fd):
         return _adopt_terminal(worker, fd, flags, rdev, terminals, owner[0])
@@ -117,6 +123,15 @@ def _adopt(worker: Worker, number: int, fd: int, terminals: dict[int, OpenFile],
             identity.path = b""
             return PipeFile(worker, identity, flags, fresh)
     return HostStream(worker, identity, flags, fd)
+
+
+def _name(mode: int, rdev: int, ino: int, number: int) -> bytes:
+    """Return what /proc/self/fd shows: as Linux, but for files of the host, whose names mean nothing in the sandbox."""
+    if stat.S_ISSOCK(mode):
+        return b"socket:[%d]" % ino
+    if stat.S_ISFIFO(mode):
+        return b"pipe:[%d]" % ino
+    return _DEVICE_NAMES.get(rdev, b"host:[%d]" % number) if stat.S_ISCHR(mode) else b"host:[%d]" % number
 
 
 def _adopt_terminal(

@@ -9,18 +9,19 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from oracle import ENVIRONMENT, GREENROOM, Case, check_same, in_sandbox, shell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
 _HUNDRED_MB = 100_000_000
 _CHUNK = bytes(range(251)) * 40
@@ -297,3 +298,38 @@ def test_signal_to_greenroom_reaches_the_guest(signo: signal.Signals, placement:
         guest.send_signal(signo)
         assert guest.stdout.readline() == f"got {name}\n".encode()
         assert guest.wait(20) == 9
+
+
+_REOPEN = "readlink /proc/self/fd/1 | tr -d 0-9; echo one >>/dev/stdout; echo two >>/dev/stderr; echo three | tee -a /dev/stderr"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "file", "null"])
+def test_standard_output_has_the_name_and_opens_as_natively(kind: str, placement: str, tmp_path: Path) -> None:
+    """A host file's name is not the sandbox's: it is only the same file whichever way it is opened."""
+    said = [
+        _said_to(kind, argv, tmp_path)
+        for argv in (("/bin/sh", "-c", _REOPEN), _run(placement, "/bin/sh", "-c", _REOPEN))
+    ]
+    if kind == "file":
+        said = [text.partition(b"\n")[2] for text in said]
+    assert said[0] == said[1]
+
+
+def _said_to(kind: str, argv: Sequence[str], directory: Path) -> bytes:
+    """Run a program whose standard output and error are a new file of that kind, and return what it said."""
+    if kind == "pipe":
+        return subprocess.run(
+            argv, stdout=-1, stderr=subprocess.STDOUT, env=ENVIRONMENT, timeout=30, check=False
+        ).stdout
+    if kind == "socket":
+        mine, theirs = socket.socketpair()
+        with mine, theirs:
+            subprocess.run(argv, stdout=theirs, stderr=theirs, env=ENVIRONMENT, timeout=30, check=False)
+            return mine.recv(1 << 16)
+    path = directory / "out" if kind == "file" else Path(os.devnull)
+    with path.open("ab+") as file:
+        if kind == "file":
+            file.truncate(0)
+        subprocess.run(argv, stdout=file, stderr=file, env=ENVIRONMENT, timeout=30, check=False)
+        file.seek(0)
+        return file.read()
