@@ -324,7 +324,8 @@ def _said_to(kind: str, argv: Sequence[str], directory: Path) -> bytes:
     if kind == "socket":
         mine, theirs = socket.socketpair()
         with mine, theirs:
-            subprocess.run(argv, stdout=theirs, stderr=theirs, env=ENVIRONMENT, timeout=30, check=False)
+            out = theirs.fileno()
+            subprocess.run(argv, stdout=out, stderr=out, env=ENVIRONMENT, timeout=30, check=False)
             return mine.recv(1 << 16)
     path = directory / "out" if kind == "file" else Path(os.devnull)
     with path.open("ab+") as file:
