@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import selectors
@@ -93,7 +94,7 @@ class Process:
         if command.terminal:
             self._terminal = ours[0]
         self.stdin = open(ours[0], "wb", buffering=0)  # noqa: SIM115  # closed by close()
-        self.stdout = open(ours[1], "rb", buffering=0)  # noqa: SIM115
+        self.stdout = _TerminalOutput(ours[1]) if command.terminal else open(ours[1], "rb", buffering=0)  # noqa: SIM115
         self.stderr = open(ours[2], "rb", buffering=0) if len(ours) > 2 else None  # noqa: SIM115
         return pid
 
@@ -238,6 +239,25 @@ class _Exchange:
         else:
             selector.unregister(output)
             output.close()
+
+
+class _TerminalOutput(io.FileIO):
+    """Our side of a terminal, for reading: Linux's EIO once no program has it open is the end of the output."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most *size* bytes, or all until the end; b"" at the end."""
+        if size is None or size < 0:
+            return self.readall()
+        try:
+            return super().read(size)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return b""
+            raise
+
+    def readall(self) -> bytes:
+        """Read until the end; FileIO's would lose what it had when EIO came."""
+        return b"".join(iter(lambda: self.read(_PIPE_BYTES), b""))
 
 
 def _open_pipes() -> tuple[list[int], list[int]]:

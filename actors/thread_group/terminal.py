@@ -8,6 +8,7 @@ TerminalHangup, and MountNamespace TerminalSeen and TerminalGone; JobControl and
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import struct
@@ -106,6 +107,14 @@ class Terminal(OpenFile):
         super().__init__(worker, identity, flags, host_fd)
         #: The terminal's device number, which names it to TaskSet.
         self.device = device
+
+    def closing(self) -> None:
+        """Let a host's terminal go with the last open file of it, so that whoever reads its other end sees the end."""
+        files = self.worker.files
+        if self.device in files.host_terminals and not any(
+            isinstance(file, Terminal) and file is not self and file.device == self.device for file in files
+        ):
+            self.worker.host.close(files.host_terminals.pop(self.device).fd)
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -373,7 +382,8 @@ def adopt_host_terminal(worker: Worker, fd: int, flags: int, uid: int) -> Termin
     if device:
         worker.host.close(terminals[device].fd)
     else:
-        device = _TTY_MAJOR << 8 | len(terminals) if terminals else HOST_TERMINAL
+        free = (_TTY_MAJOR << 8 | n for n in itertools.count(1))
+        device = next(d for d in free if d not in terminals) if HOST_TERMINAL in terminals else HOST_TERMINAL
     terminals[device] = HostTerminal(host_number, worker.host.duplicate(fd))
     identity = Identity(
         mode=stat.S_IFCHR | 0o620,
