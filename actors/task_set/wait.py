@@ -110,10 +110,11 @@ def _answer(tree: ProcessTree, caller: Process, wait: ParkedWait, child: Process
 
 
 def _report_exit(tree: ProcessTree, caller: Process, wait: ParkedWait, child: Process) -> None:
-    _answer(tree, caller, wait, child, child.status, exit_code_and_status(child.status)[0])
     if not wait.options & WNOWAIT:
         caller.add_child_resources(child)
+        # First: who hears of the end finds no more of the process in /proc.
         tree.remove(child)
+    _answer(tree, caller, wait, child, child.status, exit_code_and_status(child.status)[0])
 
 
 def _try_stop(tree: ProcessTree, caller: Process, wait: ParkedWait, child: Process) -> bool:
