@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).resolve().parent.parent
+_BUILD = _ROOT / "build" / "bench"
 _GREENROOM = str(Path(sys.executable).with_name("greenroom"))
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 #: Seconds that one measurement may take.
@@ -82,7 +83,8 @@ def _operations(calls: str) -> list[Operation]:
 
 
 def _runners() -> list[Runner]:
-    sandbox = (_GREENROOM, "run", "--cwd", "/tmp")
+    # A sandbox has a /tmp of its own, below which the checkout may be: what is compiled there is shown to it.
+    sandbox = (_GREENROOM, "run", "--cwd", "/tmp", "--bind", f"{_BUILD}:{_BUILD}:ro")
     found = [
         Runner("native", ()),
         Runner("greenroom", (*sandbox, "--placement", "colocated", "--")),
@@ -97,9 +99,8 @@ def _runners() -> list[Runner]:
 
 
 def _compile() -> str:
-    """Compile ``calls``, not below /tmp, where sandboxes have files of their own."""
-    path = _ROOT / "build" / "bench" / "calls"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _BUILD / "calls"
+    _BUILD.mkdir(parents=True, exist_ok=True)
     subprocess.run(["gcc", "-O2", "-Wall", "-o", path, _ROOT / "bench" / "programs" / "calls.c"], check=True)
     return str(path)
 
