@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import termios
 import time
@@ -31,6 +32,9 @@ class Shell:
     def __init__(self) -> None:
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            # Whoever runs the tests in the background has these ignored, which a shell hands on.
+            for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
+                signal.signal(signo, signal.SIG_DFL)
             os.execvp("bash", ["bash", "--norc", "-i"])
 
     def expect(self, wanted: bytes, limit_s: float = 10.0) -> bool:
