@@ -371,6 +371,10 @@ class Supervisor(Actor):
             yield Ask("kernel", kernel.SendExternalSignal(pid=pid, signo=signo, foreground=foreground))
         except ProcessLookupError:
             raise ProcessLookupFailed(f"sandbox {self.spec.name!r} has no process {pid}") from None
+        except ActorFailed:
+            if self._cause != "exited":
+                raise
+            # The signal ended the program, and the sandbox with it, before the answer came.
         return Done()
 
     def save(self, path: str, *, leave_running: bool) -> Verb:
