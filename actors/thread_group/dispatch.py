@@ -43,7 +43,6 @@ __all__ = [
 log = get_logger(__name__)
 
 _ENOSYS = -38
-_EINTR = -4
 _RESTART_SYSCALL = 219
 
 
