@@ -6,6 +6,10 @@ from __future__ import annotations
 MAX_FRAME_BYTES = 16 << 20
 #: Messages waiting in one process's ZeroMQ inbox before its senders block (ZeroMQ's high-water mark).
 MAX_QUEUED_FRAMES = 100_000
+#: Values of one kind of packed record (credentials) that a process knows without unpacking them again.
+REMEMBERED_RECORDS = 1024
+#: Frames that a process has sent to itself and handles after one callback, before its loop goes on.
+FRAMES_PER_CALLBACK = 4096
 #: Registers that carry system call arguments on every supported architecture.
 ARGUMENT_COUNT = 6
 #: Platform events that a worker handles in one turn of its loop before it looks at messages and timers again.
@@ -84,7 +88,7 @@ TRACE_FLUSH_BYTES = 1 << 20
 MAX_MAP_COUNT = 65530
 #: Parsed headers of executables that are kept.
 MAX_CACHED_EXECUTABLES = 256
-#: Times that a turn of the loop runs its queue before it looks at descriptors again: an ask and its answer take three.
+#: Times that a turn of the loop runs its queue before it looks at descriptors again.
 READY_ROUNDS_PER_TURN = 8
 
 # -- inotify: as /proc/sys/fs/inotify says ---------------------------------------------------------------------------

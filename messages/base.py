@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-__all__ = ["MESSAGE_TYPES", "Message", "Mode", "Record", "message", "record"]
+__all__ = ["MESSAGE_TYPES", "Message", "Mode", "PackedRecord", "Record", "message", "record"]
 
 
 class Mode(enum.Enum):
@@ -43,6 +43,17 @@ class Record:
 
 def _values(it: Record) -> tuple[Any, ...]:
     return tuple([getattr(it, name) for name in it.__slots__])
+
+
+class PackedRecord(Record):
+    """Base of records that are sent again and again: packed once per instance, rebuilt once per value.
+
+    It travels as the bytes of its own array, by which the receiver knows a value that it has seen before.
+    """
+
+    __slots__ = ("packed",)
+    #: Set by the codec when it is first packed or rebuilt.
+    packed: bytes
 
 
 class Message(Record):

@@ -3,6 +3,8 @@
 A frame is the msgpack array ``[version, kind, sequence, sender, receiver, request, tag, fields]``; ``fields`` are the
 message's values in the order of their declaration.  A frame that breaks any rule raises :class:`MalformedFrame`
 at the receiver, which stays alive.
+
+Two functions per class are written out and compiled at its first use, so that nothing is looked up per field.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
-from ..config.limits import MAX_FRAME_BYTES
-from .base import MESSAGE_TYPES, Message, Record
+from ..config.limits import MAX_FRAME_BYTES, REMEMBERED_RECORDS
+from .base import MESSAGE_TYPES, Message, PackedRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PROTOCOL_VERSION", "Envelope", "EnvelopeKind", "MalformedFrame", "decode", "encode"]
+__all__ = ["PROTOCOL_VERSION", "Envelope", "EnvelopeKind", "MalformedFrame", "Parts"]
+__all__ += ["decode", "decode_parts", "encode"]
 
 #: Raised whenever a frame's layout or the meaning of a tag changes.
 PROTOCOL_VERSION = 1
@@ -51,6 +54,9 @@ class Envelope(NamedTuple):
     request: int
     message: Message
 
+
+#: The parts of an envelope as a plain tuple: making it costs a fourth.
+Parts = tuple[int, int, str, str, int, Message]
 
 _Converter = typing.Callable[[Any], Any]
 
@@ -86,6 +92,8 @@ def _converter(annotation: Any) -> _Converter:
     if origin in (types.UnionType, typing.Union):
         inner = _converter(next(a for a in arguments if a is not types.NoneType))
         return lambda value: None if value is None else inner(value)
+    if isinstance(annotation, type) and issubclass(annotation, PackedRecord):
+        return _unpacker(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return _codec_of(annotation).build
     raise TypeError(f"a message field cannot be {annotation!r}")
@@ -112,7 +120,8 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value
 
 
-class _ClassCodec(NamedTuple):
+@dataclasses.dataclass(slots=True)
+class _ClassCodec:
     """How one message or record class becomes an array of values, and comes back checked."""
 
     values: Callable[[Any], tuple[Any, ...]]
@@ -134,7 +143,7 @@ def _compile(cls: type) -> _ClassCodec:
     """Write and compile the two functions of *cls*; scalar fields are checked inline, as most are scalars."""
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
-    scope: dict[str, Any] = {"cls": cls, "malformed": MalformedFrame, "wrong": _wrong}
+    scope: dict[str, Any] = {"cls": cls, "new": object.__new__, "malformed": MalformedFrame, "wrong": _wrong}
     variables = [f"v{index}" for index in range(len(names))]
     lines = [
         "def build(values):",
@@ -153,19 +162,68 @@ def _compile(cls: type) -> _ClassCodec:
         else:
             scope[f"convert_{variable}"] = _converter(kind)
             lines.append(f"        {variable} = convert_{variable}({variable})")
-    fields = ", ".join(f"{name}={variable}" for name, variable in zip(names, variables, strict=True))
     lines += [
-        f"        return cls({fields})",
+        *_making(cls, names, variables),
         # A record may check itself; whatever it raises means: no such value.
         "    except Exception as error:",
         f"        raise malformed(f'{cls.__name__}: {{error}}') from None",
-        f"def values(it): return ({''.join(f'it.{name}, ' for name in names)})",
+        f"def values(it): return ({''.join(_value(name, hints[name], scope) for name in names)})",
     ]
     exec("\n".join(lines), scope)  # noqa: S102  # our own text
     return _ClassCodec(scope["values"], scope["build"])
 
 
+def _making(cls: type, names: list[str], variables: list[str]) -> list[str]:
+    """Lines that return the new object: slots are filled one by one, since an initialiser's keywords cost more."""
+    pairs = zip(names, variables, strict=True)
+    if hasattr(cls, "__post_init__"):
+        return [f"        return cls({', '.join(f'{name}={variable}' for name, variable in pairs)})"]
+    return [
+        "        it = new(cls)",
+        *[f"        it.{name} = {variable}" for name, variable in pairs],
+        "        return it",
+    ]
+
+
+def _value(name: str, kind: Any, scope: dict[str, Any]) -> str:
+    """Return the expression of one field in the tuple that is packed, with its comma."""
+    if isinstance(kind, type) and issubclass(kind, PackedRecord):
+        scope["packed"] = _packed
+        return f"packed(it.{name}), "
+    return f"it.{name}, "
+
+
+def _packed(it: PackedRecord) -> bytes:
+    try:
+        return it.packed
+    except AttributeError:
+        packed: bytes = _pack(_codec_of(type(it)).values(it))
+        it.packed = packed  # frozen for everybody else
+        return packed
+
+
+def _unpacker(cls: type[PackedRecord]) -> _Converter:
+    """Return a function that rebuilds a packed record, or finds the equal one that it made before."""
+    known: dict[bytes, PackedRecord] = {}
+
+    def unpack(packed: Any) -> PackedRecord:
+        it = known.get(packed)
+        if it is None:
+            if type(packed) is not bytes:
+                raise _wrong(packed, "bytes")
+            it = _codec_of(cls).build(_unpack(packed, strict_map_key=False))
+            it.packed = packed  # frozen for everybody else
+            if len(known) >= REMEMBERED_RECORDS:
+                known.clear()
+            known[packed] = it
+        return it
+
+    return unpack
+
+
 def _encode_record(value: Any) -> Any:
+    if isinstance(value, PackedRecord):
+        return _packed(value)
     if isinstance(value, Record):
         return _codec_of(type(value)).values(value)
     raise TypeError(f"{type(value).__name__} cannot be in a message")
@@ -180,10 +238,10 @@ def message_values(message: Message) -> tuple[Any, ...]:
 _pack = msgpack.Packer(default=_encode_record).pack
 
 
-def encode(envelope: Envelope) -> bytes:
-    """Return the frame of *envelope*. ValueError when it exceeds MAX_FRAME_BYTES."""
+def encode(envelope: Envelope | Parts) -> bytes:
+    """Return the frame of *envelope*, or of its parts. ValueError when it exceeds MAX_FRAME_BYTES."""
     kind, sequence, sender, receiver, request, message = envelope
-    values = _codec_of(type(message)).values(message)
+    values = (_codecs.get(type(message)) or _codec_of(type(message))).values(message)
     frame: bytes = _pack((PROTOCOL_VERSION, kind, sequence, sender, receiver, request, message.TAG, values))
     if len(frame) > MAX_FRAME_BYTES:
         raise ValueError(
@@ -193,17 +251,24 @@ def encode(envelope: Envelope) -> bytes:
 
 
 _unpack = msgpack.unpackb
+#: By tag, those that were received before.
+_builders: dict[int, _Converter] = {}
 
 
 def decode(frame: bytes) -> Envelope:
     """Return the envelope of a frame. :class:`MalformedFrame` when it is none."""
+    return Envelope(*decode_parts(frame))
+
+
+def decode_parts(frame: bytes) -> Parts:
+    """Return the parts of the envelope, without making one. :class:`MalformedFrame`."""
     if len(frame) > MAX_FRAME_BYTES:
         raise MalformedFrame(f"frame of {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}")
     try:
         parts = _unpack(frame, strict_map_key=False)
     except Exception as error:  # noqa: BLE001  # msgpack raises many types, all of which mean the same here
         raise MalformedFrame(f"not msgpack: {error}") from None
-    if not isinstance(parts, list) or len(parts) != 8:
+    if type(parts) is not list or len(parts) != 8:
         raise MalformedFrame("a frame is an array of 8 parts")
     version, kind, sequence, sender, receiver, request, tag, values = parts
     if version != PROTOCOL_VERSION:
@@ -212,7 +277,13 @@ def decode(frame: bytes) -> Envelope:
         raise MalformedFrame("kind, sequence and request are integers")
     if type(sender) is not str or type(receiver) is not str:
         raise MalformedFrame("sender and receiver are strings")
+    build = (_builders.get(tag) if type(tag) is int else None) or _builder(tag)
+    return kind, sequence, sender, receiver, request, build(values)
+
+
+def _builder(tag: Any) -> _Converter:
     cls = MESSAGE_TYPES.get(tag) if type(tag) is int else None
     if cls is None:
         raise MalformedFrame(f"no message has the tag {tag!r}")
-    return Envelope(kind, sequence, sender, receiver, request, _codec_of(cls).build(values))
+    build = _builders[tag] = _codec_of(cls).build
+    return build

@@ -14,7 +14,7 @@ is the path that remains, in hexadecimal.  The ThreadGroup resolves NAME to a ha
 
 from __future__ import annotations
 
-from .base import Done, Message, Mode, Record, message, record
+from .base import Done, Message, Mode, PackedRecord, Record, message, record
 
 __all__ = [
     "Access",
@@ -67,7 +67,7 @@ __all__ = [
 
 
 @record
-class Credentials(Record):
+class Credentials(PackedRecord):
     """Who asks: what Linux keeps in struct cred, as far as names and inodes are concerned."""
 
     #: File-system user and group id, and supplementary groups.

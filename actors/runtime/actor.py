@@ -18,18 +18,21 @@ from __future__ import annotations
 import collections
 import traceback
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import pykka
-from pykka._envelope import Envelope as PykkaEnvelope
 
 from ...messages.base import Done, Failed, Message, Mode
-from ...messages.codec import Envelope, EnvelopeKind
+from ...messages.codec import EnvelopeKind
 from ...messages.ordering import check_ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from pykka._envelope import Envelope as PykkaEnvelope
+
+    from ...messages.codec import Parts
     from .node import Node
 
     #: What an asking handler is: it yields asks and returns its reply.
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Actor", "ActorFailed", "Ask", "Promise", "Refused", "handles"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
+
+_TELL, _ASK = int(EnvelopeKind.TELL), int(EnvelopeKind.ASK)
+_DONE: Final = Done()
 
 
 class ActorFailed(RuntimeError):
@@ -94,53 +100,35 @@ def handles(message_type: type[Message], *, exclusive: bool = False) -> Callable
 
 
 class _Inbox:
-    """The queue between the node and the actor; putting wakes the actor on its loop."""
+    """What waits for the actor: frames behind an exclusive handler, and what pykka's own references put in."""
 
     def __init__(self) -> None:
-        self._queue: collections.deque[PykkaEnvelope[Any]] = collections.deque()
+        self.waiting: collections.deque[Parts | PykkaEnvelope[Any]] = collections.deque()
         self.wake: Callable[[], None] = lambda: None
 
     def put(self, envelope: PykkaEnvelope[Any]) -> None:
         """What pykka's own references call: the actor handles it in the loop's next round."""
-        self.add(envelope)
+        self.waiting.append(envelope)
         self.wake()
 
-    def add(self, envelope: PykkaEnvelope[Any]) -> None:
-        """What the node calls, which then runs the actor itself."""
-        self._queue.append(envelope)
-
-    def get(self) -> PykkaEnvelope[Any]:
-        return self._queue.popleft()
+    def get(self) -> Any:
+        return self.waiting.popleft()
 
     def empty(self) -> bool:
-        return not self._queue
+        return not self.waiting
 
 
-class Reply(pykka.Future[Any]):
-    """Where an ask's answer goes: back over the node to the asker, once."""
-
-    def __init__(self, node: Node | None = None, request: Envelope | None = None) -> None:
-        super().__init__()
-        self._node = node
-        self._request = request
+class _NoFuture(pykka.Future[Any]):
+    """What pykka's own asks get: actors never wait by blocking, they yield an Ask."""
 
     def get(self, *, timeout: float | None = None) -> Any:
-        """Actors never wait by blocking; they yield an Ask."""
         raise RuntimeError("an actor does not wait on a future: yield an Ask")
 
     def set(self, value: Any = None) -> None:
-        """Send *value* (a message, or None for Done) to the asker."""
-        if self._node is not None and self._request is not None:
-            self._node.answer(self._request, Done() if value is None else value)
-            self._node = None
+        """Nobody waits."""
 
     def set_exception(self, exc_info: Any = None) -> None:
-        """Send the exception to the asker as a Failed."""
-        error = exc_info[1] if exc_info else RuntimeError("unknown failure")
-        if isinstance(error, OSError):
-            self.set(Failed(errno=error.errno or 0, text=error.strerror or str(error), kind=type(error).__name__))
-        else:
-            self.set(Failed(errno=0, text=str(error), kind=type(error).__name__))
+        """Nobody waits."""
 
 
 class Actor(pykka.Actor):
@@ -165,13 +153,16 @@ class Actor(pykka.Actor):
         #: Number of exclusive handlers in progress: 0 or 1.
         self._exclusive = 0
         self._scheduled = False
+        #: The handlers of messages that have come before, bound.
+        self._bound: dict[type[Message], Callable[[Any], Any]] = {}
+        self._backlog = self.actor_inbox.waiting  # type: ignore[attr-defined]
         node.add(self)
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
     def tell(self, receiver: str, message: Message) -> None:
         """Send *message* without waiting."""
-        self.node.send(EnvelopeKind.TELL, self.address, receiver, 0, message)
+        self.node.send(_TELL, self.address, receiver, 0, message)
 
     def ask(self, receiver: str, message: Message, resume: Callable[[Message], None]) -> None:
         """Send *message*; *resume* is called with the reply, in a later turn.
@@ -195,7 +186,7 @@ class Actor(pykka.Actor):
 
     @staticmethod
     def _create_future() -> pykka.Future[Any]:
-        return Reply()
+        return _NoFuture()
 
     def _start_actor_loop(self) -> None:
         self.actor_inbox.wake = self._schedule  # type: ignore[attr-defined]
@@ -208,47 +199,53 @@ class Actor(pykka.Actor):
             self._scheduled = True
             self.node.loop.call_soon(self._actor_loop)
 
-    def receive(self, envelope: PykkaEnvelope[Any]) -> None:
+    def receive(self, envelope: Parts) -> None:
         """Take a message from the node and handle it now, unless others come first. Never called by a handler."""
-        self.actor_inbox.add(envelope)  # type: ignore[attr-defined]
-        if not self._scheduled:
-            self._actor_loop()
+        if self._exclusive or self._scheduled:
+            self._backlog.append(envelope)
+        else:
+            self._handle(envelope)
 
     def _actor_loop(self) -> None:
         """Handle what is in the inbox; messages behind an exclusive handler wait until it ends."""
         self._scheduled = False
-        inbox = self.actor_inbox
-        while not self._exclusive and not self.actor_stopped.is_set() and not inbox.empty():
-            self._handle_envelope(inbox.get())
+        waiting = self._backlog
+        while not self._exclusive and not self.actor_stopped.is_set() and waiting:
+            envelope = waiting.popleft()
+            if isinstance(envelope, tuple):
+                self._handle(envelope)
+            else:
+                super()._handle_receive(envelope.message)
         if self.actor_stopped.is_set():
-            self._actor_loop_teardown()
+            self._refuse_waiting()
 
-    def _handle_envelope(self, envelope: PykkaEnvelope[Any]) -> None:
-        reply_to = envelope.reply_to
+    def _refuse_waiting(self) -> None:
+        """The actor has stopped: whoever still asks it learns so."""
+        while self._backlog:
+            envelope = self._backlog.popleft()
+            if isinstance(envelope, tuple) and envelope[0] == _ASK:
+                self.node.answer(envelope, _failed(ActorFailed(f"{self.address} has stopped")))
 
-        def finish(value: Any, error: BaseException | None) -> None:
-            if error is not None:
-                self._finish_with_error(reply_to, error)
-            elif reply_to is not None:
-                reply_to.set(value)
-
+    def _handle(self, envelope: Parts) -> None:
+        kind, _, self.sender, _, _, message = envelope
         try:
-            result = self._handle_receive(envelope.message)
+            result = self.on_receive(message)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
-            finish(None, error)
+            self._conclude(envelope, None, error)
             return
-        if isinstance(result, types.GeneratorType):
-            self.drive(result, finish)
-        elif isinstance(result, Promise):
-            result.then(lambda value: finish(value, None))
+        if result is None or isinstance(result, Message):
+            if kind == _ASK:
+                self.node.answer(envelope, result or _DONE)
+        elif type(result) is types.GeneratorType:
+            self.drive(result, partial(self._conclude, envelope))
         else:
-            finish(result, None)
+            result.then(lambda value: self._conclude(envelope, value, None))
 
-    def _finish_with_error(self, reply_to: pykka.Future[Any] | None, error: BaseException) -> None:
-        guest_error = reply_to is not None and isinstance(error, (OSError, Refused))
-        if reply_to is not None:
-            reply_to.set_exception((type(error), error, error.__traceback__))
-        if not guest_error:
+    def _conclude(self, envelope: Parts, value: Any, error: BaseException | None) -> None:
+        """A handler has ended: answer an ask; a failure that is not the asker's stops the actor."""
+        if envelope[0] == _ASK:
+            self.node.answer(envelope, (value or _DONE) if error is None else _failed(error))
+        if error is not None and (envelope[0] != _ASK or not isinstance(error, (OSError, Refused))):
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:
@@ -263,22 +260,24 @@ class Actor(pykka.Actor):
         """Leave the node."""
         self.node.remove(self)
 
-    def _handle_receive(self, message: Any) -> Any:
-        if type(message) is not Envelope:
-            return super()._handle_receive(message)
-        self.sender = message.sender
-        return self.on_receive(message.message)
-
     def on_receive(self, message: Any) -> Any:
         """Dispatch to the handler; an unhandled message type is a bug of the sender."""
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            raise TypeError(f"{self.address} does not handle {type(message).__name__}")
-        name, exclusive = handler
-        result = getattr(self, name)(message)
-        if exclusive and isinstance(result, types.GeneratorType):
-            return self._hold_inbox(result)
-        return result
+        handler = self._bound.get(type(message)) or self._bind(type(message))
+        return handler(message)
+
+    def _bind(self, message_type: type[Message]) -> Callable[[Any], Any]:
+        if message_type not in self._handlers:
+            raise TypeError(f"{self.address} does not handle {message_type.__name__}")
+        name, exclusive = self._handlers[message_type]
+        handler: Callable[[Any], Any] = getattr(self, name)
+        if exclusive:
+            handler = partial(self._handle_alone, handler)
+        self._bound[message_type] = handler
+        return handler
+
+    def _handle_alone(self, handler: Callable[[Any], Any], message: Message) -> Any:
+        result = handler(message)
+        return self._hold_inbox(result) if type(result) is types.GeneratorType else result
 
     def _hold_inbox(self, asking: Asking) -> Asking:
         """Run an exclusive handler: other messages wait in the inbox until it ends."""
@@ -288,6 +287,13 @@ class Actor(pykka.Actor):
         finally:
             self._exclusive -= 1
             self._schedule()
+
+
+def _failed(error: BaseException) -> Failed:
+    """Return what an exception of a handler is to its asker."""
+    if isinstance(error, OSError):
+        return Failed(errno=error.errno or 0, text=error.strerror or str(error), kind=type(error).__name__)
+    return Failed(errno=0, text=str(error), kind=type(error).__name__)
 
 
 class _Drive:
@@ -304,8 +310,7 @@ class _Drive:
 
     def step(self, reply: Any) -> None:
         try:
-            failed = isinstance(reply, Failed)
-            wanted = self._asking.throw(exception_of(reply)) if failed else self._asking.send(reply)
+            wanted = self._asking.throw(exception_of(reply)) if type(reply) is Failed else self._asking.send(reply)
         except StopIteration as stop:
             self._finish(stop.value, None)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
@@ -314,13 +319,13 @@ class _Drive:
             self._wait_for(wanted)
 
     def _wait_for(self, wanted: Ask | list[Ask] | Promise) -> None:
-        if isinstance(wanted, Promise):
-            wanted.then(self.step)
-        elif isinstance(wanted, Ask):
+        if isinstance(wanted, Ask):
             try:
                 self._actor.ask(wanted.receiver, wanted.message, self.step)
             except Exception as error:  # noqa: BLE001  # raise it where the question was asked
                 self.step(Failed(errno=0, text=str(error), kind=type(error).__name__))
+        elif isinstance(wanted, Promise):
+            wanted.then(self.step)
         elif not wanted:
             self._actor.node.loop.call_soon(lambda: self.step([]))
         else:

@@ -51,6 +51,8 @@ class Loop:
         self._order = itertools.count()
         self._ready: collections.deque[Callable[[], None]] = collections.deque()
         self._running = False
+        #: Called after every callback: the nodes deliver what their actors have sent to each other in it.
+        self.settlers: list[Callable[[], None]] = []
         #: Set when this process is traced: gets every input of the loop in order.
         self.tape: Tape | None = None
         #: Descriptors whose readiness is no input by itself (the node's inbox: its frames are).
@@ -94,12 +96,15 @@ class Loop:
 
     def turn(self, max_wait_s: float | None = 0.0) -> None:
         """Run what is ready once, waiting at most *max_wait_s* (None: until something happens)."""
+        self._settle()
         for fd, mask in self._epoll.poll(self._timeout(max_wait_s)):
             callback = self._callbacks.get(fd)
             if callback is not None:
                 if self.tape is not None and fd not in self.untaped:
                     self.tape.note(RecordKind.WATCH, fd, mask)
                 callback(mask)
+                for settle in self.settlers:
+                    settle()
         if self._timers:
             self._run_timers()
         for _ in range(READY_ROUNDS_PER_TURN):
@@ -113,6 +118,11 @@ class Loop:
             self.tape.note(RecordKind.TURN, count)
         for _ in range(count):
             self._ready.popleft()()
+            self._settle()
+
+    def _settle(self) -> None:
+        for settle in self.settlers:
+            settle()
 
     def _timeout(self, max_wait_s: float | None) -> float:
         if self._ready:
@@ -134,6 +144,7 @@ class Loop:
                     self.tape.note(RecordKind.TIMER, timer.number)
                 timer.cancelled = True
                 timer.callback()
+                self._settle()
 
     # -- replay: the recorded inputs take the place of epoll and the clock ----------------------------------------
 
@@ -142,6 +153,7 @@ class Loop:
         callback = self._callbacks.get(fd)
         if callback is not None:
             callback(mask)
+            self._settle()
 
     def replay_timer(self, number: int) -> None:
         """Fire the timer that was made as the *number*-th. LookupError when there is none, or it was cancelled."""
@@ -150,6 +162,7 @@ class Loop:
             raise LookupError(f"no timer {number} is waiting")
         timer.cancelled = True
         timer.callback()
+        self._settle()
 
     def close(self) -> None:
         """Release the epoll descriptor."""

@@ -1,9 +1,10 @@
 """A node: the actors of one process, their loop, and the ZeroMQ sockets that join them to other processes.
 
-Every node binds one PULL socket, its inbox; whoever sends to it connects a PUSH socket, so the frames of one sender
-arrive in the order sent.  Actors of one node also reach each other through that inbox (over inproc): the same code
-and the same order as between processes.  Each frame carries the number that it has between its sender and its receiver;
-a gap or a repeat stops the receiver.
+Every node binds a PULL socket, its inbox; whoever sends to it connects a PUSH socket, so the frames of one sender
+arrive in the order sent.  Actors of one node reach each other through a second pair of sockets, over inproc: the same
+frames, the same code and the same order as between processes.  How many of those are on their way is known, so they
+cost no look at ZeroMQ's events and no turn of the loop: they are delivered after the callback that has sent them.
+Each frame carries the number that it has between its sender and its receiver; a gap or a repeat stops the receiver.
 
 Linux counterpart: none; this is the interconnect that takes the place of shared kernel memory.
 """
@@ -15,19 +16,18 @@ import select
 from typing import TYPE_CHECKING, Any
 
 import zmq
-from pykka._envelope import Envelope as PykkaEnvelope
 
-from ...config.limits import MAX_QUEUED_FRAMES, REMEMBERED_GROUPS
+from ...config.limits import FRAMES_PER_CALLBACK, MAX_QUEUED_FRAMES, REMEMBERED_GROUPS
 from ...config.logging import get_logger
 from ...messages.base import Failed, Message
-from ...messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
+from ...messages.codec import EnvelopeKind, MalformedFrame, Parts, decode_parts, encode
 from ...messages.trace import RecordKind
-from .actor import Actor, Reply
 from .descriptors import Descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .actor import Actor
     from .loop import Loop
     from .tape import Tape
 
@@ -36,6 +36,7 @@ __all__ = ["Node", "Placement"]
 _NOBLOCK = int(zmq.NOBLOCK)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
+_ASK, _REPLY = int(EnvelopeKind.ASK), int(EnvelopeKind.REPLY)
 
 log = get_logger(__name__)
 
@@ -77,6 +78,20 @@ class Placement:
         return name
 
 
+class _Way:
+    """What a sender needs to know about a receiver."""
+
+    __slots__ = ("own", "process", "send", "sent")
+
+    def __init__(self, process: str, send: Callable[[bytes, int], Any], own: bool) -> None:
+        self.process = process
+        self.send = send
+        #: It leads to this very process.
+        self.own = own
+        #: Number of the last frame.
+        self.sent = 0
+
+
 class Node:
     """The actors of this process and their way to the others."""
 
@@ -95,31 +110,35 @@ class Node:
         self.descriptors = self._own_descriptors = descriptors or Descriptors(process, {})
         self._on_failure = on_failure
         self._actors: dict[str, Actor] = {}
-        self._sent: dict[tuple[str, str], int] = {}
+        self._ways: dict[tuple[str, str], _Way] = {}
         self._seen: dict[tuple[str, str], int] = {}
         #: Addresses of stopped actors whose numbers are still known, oldest first.
         self._gone: collections.deque[str] = collections.deque()
         self._waiting: dict[int, tuple[str, str, Callable[[Message], None]]] = {}
         self._requests = 0
         self._pushes: dict[str, zmq.Socket[bytes]] = {}
-        self._sends: dict[str, Callable[[bytes, int], Any]] = {}
         #: Set when this process is traced or replayed: gets every frame that is sent or arrives.
         self.tape: Tape | None = None
         self._context = zmq.Context()
-        self._receiving = False
-        self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
+        self._inbox = self._pull(placement.endpoints[process])
+        # The binding's own methods: what pyzmq wraps around them is for features that are not used here.
         self._recv: Callable[[int], bytes] = super(zmq.Socket, self._inbox).recv
         self._events: Callable[[int], Any] = super(zmq.Socket, self._inbox).get
+        self._own_endpoint = f"inproc://{process} to itself"
+        self._own_inbox = self._pull(self._own_endpoint)
+        self._recv_own: Callable[[int], bytes] = super(zmq.Socket, self._own_inbox).recv
         #: Frames that this process has sent to itself and not received yet.
         self._own_frames = 0
-        self._inbox.setsockopt(zmq.RCVHWM, MAX_QUEUED_FRAMES)
-        self._inbox.bind(placement.endpoints[process])
-        self._own_endpoint = f"inproc://{process}"
-        if placement.endpoints[process] != self._own_endpoint:
-            self._inbox.bind(self._own_endpoint)
         self._inbox_fd = int(self._inbox.getsockopt(zmq.FD))
         loop.untaped.add(self._inbox_fd)
         loop.watch(self._inbox_fd, select.EPOLLIN, lambda _mask: self._receive())
+        loop.settlers.append(self.settle)
+
+    def _pull(self, endpoint: str) -> zmq.Socket[bytes]:
+        pull: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
+        pull.setsockopt(zmq.RCVHWM, MAX_QUEUED_FRAMES)
+        pull.bind(endpoint)
+        return pull
 
     # -- actors -------------------------------------------------------------------------------------------------
 
@@ -141,7 +160,8 @@ class Node:
 
     def forget(self, address: str) -> None:
         """Drop the sequence numbers of an address that is never used again."""
-        for table in (self._sent, self._seen):
+        tables: tuple[dict[tuple[str, str], Any], ...] = (self._ways, self._seen)
+        for table in tables:
             for pair in [p for p in table if address in p]:
                 del table[pair]
 
@@ -163,49 +183,48 @@ class Node:
     # -- sending ------------------------------------------------------------------------------------------------
 
     def send(self, kind: int, sender: str, receiver: str, request: int, message: Message) -> None:
-        """Put one frame on its way."""
-        pair = (sender, receiver)
-        sequence = self._sent[pair] = self._sent.get(pair, 0) + 1
-        envelope = Envelope(kind, sequence, sender, receiver, request, message)
-        process = self.placement.process_of(receiver)
-        frame = encode(envelope)
-        if self.tape is not None:
+        """Put one frame on its way. LookupError when the receiver's process is not there (any more)."""
+        way = self._ways.get((sender, receiver)) or self._open_way(sender, receiver)
+        way.sent = sequence = way.sent + 1
+        frame = encode((kind, sequence, sender, receiver, request, message))
+        if self.tape is None:
+            way.send(frame, _NOBLOCK)
+        else:
             self.tape.note(RecordKind.SENT, frame)
-        if self.tape is None or not self.tape.replaying:
-            send = self._sends.get(process) or self._connect(process)
-            send(frame, _NOBLOCK)
-        if process == self.process:
+            if not self.tape.replaying:
+                way.send(frame, _NOBLOCK)
+        if way.own:
             self._own_frames += 1
-            if not self._receiving:
-                # The inbox's descriptor would wake the loop too, but a turn of epoll later.
-                self._receiving = True
-                self.loop.call_soon(self._receive)
+
+    def _open_way(self, sender: str, receiver: str) -> _Way:
+        process = self.placement.process_of(receiver)
+        push = self._pushes.get(process) or self._connect(process)
+        # The binding's own method, as for receiving.
+        way = self._ways[sender, receiver] = _Way(process, super(zmq.Socket, push).send, process == self.process)
+        return way
 
     def ask(self, asker: str, receiver: str, message: Message, resume: Callable[[Message], None]) -> None:
         """Send an ask; *resume* gets the reply, or a Failed when the receiver or its process is gone."""
-        self._requests += 1
-        self._waiting[self._requests] = (asker, receiver, resume)
+        self._requests = request = self._requests + 1
+        self._waiting[request] = (asker, receiver, resume)
         try:
-            self.send(EnvelopeKind.ASK, asker, receiver, self._requests, message)
+            self.send(_ASK, asker, receiver, request, message)
         except LookupError as error:
-            del self._waiting[self._requests]
+            del self._waiting[request]
             failed = Failed(errno=0, text=str(error), kind="ActorFailed")
             self.loop.call_soon(lambda: resume(failed))
 
-    def answer(self, request: Envelope, message: Message) -> None:
+    def answer(self, ask: Parts, message: Message) -> None:
         """Send the reply to an ask."""
-        self.send(EnvelopeKind.REPLY, request.receiver, request.sender, request.request, message)
+        self.send(_REPLY, ask[3], ask[2], ask[4], message)
 
-    def _connect(self, process: str) -> Callable[[bytes, int], Any]:
+    def _connect(self, process: str) -> zmq.Socket[bytes]:
         push: zmq.Socket[bytes] = self._context.socket(zmq.PUSH)
         push.setsockopt(zmq.SNDHWM, MAX_QUEUED_FRAMES)
         push.setsockopt(zmq.LINGER, 500)
         push.connect(self._own_endpoint if process == self.process else self.placement.endpoints[process])
         self._pushes[process] = push
-        # The binding's own method: what pyzmq wraps around it is for features that are not used here.
-        send: Callable[[bytes, int], Any] = super(zmq.Socket, push).send
-        self._sends[process] = send
-        return send
+        return push
 
     def process_lost(self, process: str) -> None:
         """A peer process died: answer every ask that waits for it."""
@@ -214,7 +233,8 @@ class Node:
                 del self._waiting[request]
                 resume(Failed(errno=0, text=f"process {process} died; {receiver} may have run it", kind="PeerLost"))
         push = self._pushes.pop(process, None)
-        self._sends.pop(process, None)
+        for pair in [pair for pair, way in self._ways.items() if way.process == process]:
+            del self._ways[pair]
         if push is not None:
             push.close(linger=0)
         self.placement.endpoints.pop(process, None)
@@ -227,78 +247,89 @@ class Node:
 
     # -- receiving ----------------------------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """Deliver what this process's actors have sent to each other, and what they then send, in order."""
+        if not self._own_frames:
+            return
+        left = FRAMES_PER_CALLBACK
+        while self._own_frames and left:
+            if self.tape is None:
+                self._own_frames -= 1
+                left -= 1
+                self.deliver(self._recv_own(_NOBLOCK))
+            else:
+                left -= self._settle_taped(left)
+        if self._own_frames:
+            self.loop.call_soon(self.settle)
+
+    def _settle_taped(self, limit: int) -> int:
+        """Record the next frames as one input, or take them from the record; deliver them and return their number."""
+        assert self.tape is not None
+        count = min(limit, self._own_frames)
+        self._own_frames -= count
+        for frame in self.tape.input(RecordKind.FRAMES, lambda: [self._recv_own(_NOBLOCK) for _ in range(count)]):
+            self.deliver(frame)
+        return count
+
     def _receive(self) -> None:
         """Take every frame that has come (ZeroMQ's descriptor is edge-triggered: stop only when there is none)."""
-        self._receiving = False
         frames = self._drain() if self.tape is None else self.tape.input(RecordKind.FRAMES, self._drain)
         for frame in frames:
             self.deliver(frame)
 
     def _drain(self) -> list[bytes]:
-        """Receive everything: our own frames, whose number we know, then what else there is.
-
-        Asking for EVENTS costs a third of a recv that raises Again, and it too makes ZeroMQ look at its mailbox.
-        """
+        """Receive everything. Asking for EVENTS costs a third of a recv that raises Again."""
         frames: list[bytes] = []
-        try:
-            for _ in range(self._own_frames):
-                frames.append(self._recv(_NOBLOCK))  # noqa: PERF401  # those before an Again have come
-            while self._events(_EVENTS) & _POLLIN:
-                frames.append(self._recv(_NOBLOCK))
-        except zmq.Again:
-            pass
-        self._own_frames = 0
+        while self._events(_EVENTS) & _POLLIN:
+            frames.append(self._recv(_NOBLOCK))
         return frames
 
     def replay_frames(self) -> None:
-        """The next record is frames that woke the loop."""
-        self._receive()
+        """The next record is frames that woke the loop, or that were on their way before it first turned."""
+        if not self._own_frames:
+            self._receive()
+        self.settle()
 
     def deliver(self, frame: bytes) -> None:
         """Hand one frame's envelope to its actor, or a reply to the handler that waits for it."""
         try:
-            envelope = decode(frame)
+            envelope = decode_parts(frame)
         except MalformedFrame as error:
             size = len(frame)
             log.error("malformed frame dropped", process=self.process, reason=str(error), size=size)  # noqa: TRY400  # the reason is enough
             return
-        if not self._in_order(envelope):
-            return
-        if envelope.kind == EnvelopeKind.REPLY:
-            waiting = self._waiting.pop(envelope.request, None)
-            if waiting is not None:
-                waiting[2](envelope.message)
-            return
-        actor = self._actors.get(envelope.receiver)
-        if actor is None:
-            self._refuse(envelope)
-            return
-        reply_to = Reply(self, envelope) if envelope.kind == EnvelopeKind.ASK else None
-        actor.receive(PykkaEnvelope(envelope, reply_to=reply_to))
-
-    def _in_order(self, envelope: Envelope) -> bool:
-        pair = (envelope.sender, envelope.receiver)
+        kind, sequence, sender, receiver, request, message = envelope
+        pair = (sender, receiver)
         expected = self._seen.get(pair, 0) + 1
-        self._seen[pair] = envelope.sequence
-        if envelope.sequence == expected or envelope.receiver not in self._actors:
-            return True
-        actor = self._actors[envelope.receiver]
-        actor.fail(RuntimeError(f"frame {envelope.sequence} from {envelope.sender}, expected {expected}"))
-        return False
+        self._seen[pair] = sequence
+        actor = self._actors.get(receiver)
+        if sequence != expected and actor is not None:
+            actor.fail(RuntimeError(f"frame {sequence} from {sender}, expected {expected}"))
+        elif kind == _REPLY:
+            waiting = self._waiting.pop(request, None)
+            if waiting is not None:
+                waiting[2](message)
+        elif actor is not None:
+            actor.receive(envelope)
+        else:
+            self._refuse(envelope)
 
-    def _refuse(self, envelope: Envelope) -> None:
+    def _refuse(self, envelope: Parts) -> None:
         """Nobody has this address: a tell to the dead is dropped, an ask is answered."""
-        self._seen.pop((envelope.sender, envelope.receiver), None)
-        if envelope.kind == EnvelopeKind.ASK:
-            text = f"there is no actor {envelope.receiver}"
+        kind, _, sender, receiver, _, _ = envelope
+        self._seen.pop((sender, receiver), None)
+        if kind == _ASK:
+            text = f"there is no actor {receiver}"
             self.answer(envelope, Failed(errno=0, text=text, kind="ActorFailed"))
 
     def close(self) -> None:
         """Close sockets and context; frames already sent get half a second to leave."""
         self.loop.unwatch(self._inbox_fd)
+        self.loop.settlers.remove(self.settle)
         for push in self._pushes.values():
             push.close()
         self._inbox.close(linger=0)
+        self._own_inbox.close(linger=0)
         self._context.term()
         self._own_descriptors.close()
 

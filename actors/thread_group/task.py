@@ -99,6 +99,9 @@ class RunState(enum.Enum):
     HELD = "held"  #: stopped by a pause or by job control; ``Task.held`` says how it goes on
     DEAD = "dead"
 
+    #: By identity: Enum's own is a function in Python, and every call of a guest changes states.
+    __hash__ = object.__hash__
+
 
 _R = RunState
 #: Allowed transitions; the diagram in ARCHITECTURE.md is drawn from it.

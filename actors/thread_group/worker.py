@@ -164,6 +164,8 @@ class Worker(Actor):
                 task: Task | None = event.task.owner
                 if task is not None:
                     self._on_event(task, event)
+                    # What it asks an actor of this process is answered before the next event.
+                    self.node.settle()
 
     def _on_event(self, task: Task, event: Any) -> None:
         try:
