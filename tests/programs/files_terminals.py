@@ -16,7 +16,10 @@ def show_a_pair() -> None:
     print(os.ttyname(slave)[:9], os.isatty(slave), os.isatty(master))
     print("echo", bool(termios.tcgetattr(slave)[3] & termios.ECHO))
     os.write(master, b"line\n")
-    print(os.read(slave, 100), os.read(master, 100))
+    line, echo = os.read(slave, 100), b""
+    while not echo.endswith(b"\n"):  # the host passes the echo on bit by bit
+        echo += os.read(master, 100)
+    print(line, echo)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     print(os.get_terminal_size(master))
     os.close(slave)
@@ -30,46 +33,67 @@ class Shell:
     """bash on a terminal of its own."""
 
     def __init__(self) -> None:
+        self.unread = b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             # Whoever runs the tests in the background has these ignored, which a shell hands on.
             for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
                 signal.signal(signo, signal.SIG_DFL)
-            os.execvp("bash", ["bash", "--norc", "-i"])
+            os.environ["PS1"] = "prompt:"
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+
+    def expect_prompt(self) -> bool:
+        """Read until the shell asks for the next command, which it does once the terminal is its own again."""
+        return self.expect(b"prompt:")
 
     def expect(self, wanted: bytes, limit_s: float = 10.0) -> bool:
-        """Read until *wanted* comes."""
-        seen, end = b"", time.monotonic() + limit_s
-        while wanted not in seen and time.monotonic() < end:
+        """Read until *wanted* comes; what comes behind it is for the next one."""
+        end = time.monotonic() + limit_s
+        while wanted not in self.unread and time.monotonic() < end:
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
-                    seen += os.read(self.master, 1000)
+                    self.unread += os.read(self.master, 1000)
                 except OSError:
                     break
-        return wanted in seen
+        _, found, self.unread = self.unread.partition(wanted)
+        return bool(found)
 
-    def type(self, keys: bytes, then_s: float = 0.0) -> None:
-        """Type *keys* and give the shell time where there is nothing to wait for."""
+    def type(self, keys: bytes) -> None:
+        """Type *keys*, whoever reads them."""
         os.write(self.master, keys)
-        time.sleep(then_s)
+
+    def type_to_a_job(self, keys: bytes, limit_s: float = 10.0) -> None:
+        """Type *keys* as soon as the terminal is in the hands of a job, no longer of the shell."""
+        end = time.monotonic() + limit_s
+        while os.tcgetpgrp(self.master) == self.pid and time.monotonic() < end:
+            select.select([], [], [], 0.01)
+        os.write(self.master, keys)
 
 
 def show_a_shell() -> None:
     """Job control. What is expected never stands in what is typed, since the terminal echoes that."""
     shell = Shell()
-    print("prompt", shell.expect(b"# ") or shell.expect(b"$ "))
+    print("prompt", shell.expect_prompt())
     shell.type(b"tty | head -c 9; echo mark$((1+1))\n")
     print("command", shell.expect(b"mark2"))
-    shell.type(b"sleep 100; echo after\n", 0.5)
-    shell.type(b"\x03echo int$((2+2))\n")
+    shell.expect_prompt()
+    shell.type(b"sleep 100; echo after\n")
+    shell.type_to_a_job(b"\x03")
+    shell.expect_prompt()
+    shell.type(b"echo int$((2+2))\n")
     print("Ctrl-C", shell.expect(b"int4"))
-    shell.type(b"cat\n", 0.5)
-    shell.type(b"abc\n\x1a")
+    shell.expect_prompt()
+    shell.type(b"cat\n")
+    shell.type_to_a_job(b"abc\n\x1a")
     print("Ctrl-Z", shell.expect(b"topped"))
-    shell.type(b"jobs; fg\n", 0.5)
-    shell.type(b"more\n\x04echo st$?z\n")
+    shell.expect_prompt()
+    shell.type(b"jobs; fg\n")
+    shell.type_to_a_job(b"more\n\x04")
+    shell.expect_prompt()
+    shell.type(b"echo st$?z\n")
     print("fg, Ctrl-D", shell.expect(b"st0z"))
-    shell.type(b"(sleep 0.2; cat </dev/tty) & sleep 0.5; jobs; kill %1; echo bg$((3+3))\n")
+    shell.expect_prompt()
+    shell.type(b"cat </dev/tty & until jobs | grep -q topped; do :; done; kill %1; wait; echo bg$((3+3))\n")
     print("background reader", shell.expect(b"bg6"))
     shell.type(b"exit 7\n")
     print("exit", os.waitstatus_to_exitcode(os.waitpid(shell.pid, 0)[1]))
