@@ -124,9 +124,10 @@ class HostTask(abc.ABC):
 
     @abc.abstractmethod
     def kill(self) -> None:
-        """End this host task at once (SIGKILL) and reap it; no event follows. Idempotent, never raises.
+        """End this host task (SIGKILL); no event follows. Idempotent, never raises.
 
-        Other host tasks that share its memory go on.
+        It executes nothing more.  The host may still be freeing its memory when this returns: the platform reaps it
+        later.  Other host tasks that share its memory go on.
         """
 
     # -- registers ----------------------------------------------------------------------------------------------

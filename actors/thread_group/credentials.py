@@ -7,6 +7,7 @@ one per thread, which glibc and musl make to look like one per process.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import TYPE_CHECKING
 
 from ...messages.mount_namespace import Credentials as FileCredentials
@@ -100,7 +101,7 @@ class Credentials:
 
     def copy(self) -> Credentials:
         """Return an independent copy, as fork does."""
-        return dataclasses.replace(self)
+        return Credentials(*_values(self))
 
     def has(self, capability: int) -> bool:
         """Return whether the capability with that number is effective."""
@@ -172,3 +173,4 @@ class Credentials:
 
 #: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
 _FS_CAPABILITIES = 0b11111 | 1 << 9 | 1 << 27 | 1 << 32
+_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Credentials)))

@@ -61,8 +61,8 @@ def end_task(task: Task) -> None:
         return
     _leave_wait(task)
     task.advance(RunState.DEAD)
-    _keep_times(task)
     last = len(group.tasks) == 1
+    _keep_times(task, last=last)
     if group.memory is not None:
         _tell_waiters(task)
     release_vfork_parent(task)
@@ -83,7 +83,9 @@ def _leave_wait(task: Task) -> None:
         dispatch.unpark(task)
 
 
-def _keep_times(task: Task) -> None:
+def _keep_times(task: Task, *, last: bool) -> None:
+    if last:
+        task.worker.note_resident(task)
     user_ns, system_ns = task.worker.cpu_times_ns(task)
     task.group.times.dead_user_ns += user_ns
     task.group.times.dead_system_ns += system_ns

@@ -23,6 +23,8 @@ __all__ = ["WorkerHost"]
 #: Of a process's CPU clocks, the one that counts all of its time in ns (include/linux/posix-timers.h).
 _CPUCLOCK_SCHED = 2
 _KIB_PER_PAGE = 4
+#: Of the ticks in which /proc counts CPU time.
+_NS_PER_TICK = 10_000_000
 #: Pages that are looked up in /proc/TID/pagemap at once.
 _PAGEMAP_PAGES = 1 << 16
 
@@ -43,6 +45,15 @@ _TICKET_SPACE_BYTES = socket.CMSG_SPACE(4 * 4)
 def _unix_name(address: Any) -> bytes:
     """Return a Unix socket's name as bytes, whichever way Python gives it."""
     return address if isinstance(address, bytes) else os.fsencode(address or "")
+
+
+def _read_whole(path: bytes) -> bytes:
+    """Return what a small file of /proc says."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def _check(result: int) -> int:
@@ -72,17 +83,19 @@ class WorkerHost:
         """CPU time in ns of a host task: its process's CPU clock, since each is a process of its own."""
         return time.clock_gettime_ns(~host_tid << 3 | _CPUCLOCK_SCHED)
 
-    def usage(self, host_tid: int) -> tuple[int, int, int]:
-        """(user, system) CPU time in ns of a host task, and its resident set in KiB.
-
-        The exact sum of the times, split as /proc/TID/stat's ticks are.
-        """
+    def cpu_times_ns(self, host_tid: int) -> tuple[int, int]:
+        """(user, system) CPU time in ns of a host task: the exact sum, split as /proc/TID/stat's ticks are."""
         total = self.cpu_time_ns(host_tid)
-        with open(f"/proc/{host_tid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        if total < _NS_PER_TICK:
+            return total, 0
+        fields = _read_whole(b"/proc/%d/stat" % host_tid).rpartition(b")")[2].split()
         user, system = int(fields[11]), int(fields[12])
         in_system = total * system // (user + system) if system else 0
-        return total - in_system, in_system, int(fields[21]) * _KIB_PER_PAGE
+        return total - in_system, in_system
+
+    def resident_kib(self, host_tid: int) -> int:
+        """Resident set of a host task in KiB."""
+        return int(_read_whole(b"/proc/%d/statm" % host_tid).split()[1]) * _KIB_PER_PAGE
 
     def cpu_auxv(self) -> dict[int, int]:
         """Auxiliary vector entries that depend on the CPU, by AT_* number."""

@@ -39,8 +39,7 @@ class ResourceLimits:
     """Soft and hard limits by resource; units are each resource's own (bytes, seconds, counts)."""
 
     def __init__(self, values: list[tuple[int, int]] | None = None) -> None:
-        defaults = (GUEST_RLIMITS[r.name] for r in Resource)
-        self._values = list(values) if values else [(_unlimited(soft), _unlimited(hard)) for soft, hard in defaults]
+        self._values = list(values or _DEFAULTS)
 
     def soft(self, resource: Resource) -> int:
         """Return the limit in force; RLIM_INFINITY for none."""
@@ -65,3 +64,11 @@ class ResourceLimits:
 
 def _unlimited(value: int | None) -> int:
     return RLIM_INFINITY if value is None else value
+
+
+def _default(resource: Resource) -> tuple[int, int]:
+    soft, hard = GUEST_RLIMITS[resource.name]
+    return _unlimited(soft), _unlimited(hard)
+
+
+_DEFAULTS = tuple(map(_default, Resource))

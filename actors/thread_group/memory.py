@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .actor import ThreadGroup
     from .host import WorkerHost
     from .task import Task
-    from .vma import Backing
+    from .vma import Backing, VmaList
 
 __all__ = ["MemoryManager", "SharedMemory"]
 
@@ -171,7 +171,7 @@ class MemoryManager(UserAccess):
         """A thread group is gone or has exec'ed; the last one lets the files go. The pages go with the host tasks."""
         self._users -= 1
         if self._users == 0:
-            self.vmas.cut(0, GUEST_TOP)
+            self.vmas.clear()
             self._changed()
             self.set_executable(None)
 
@@ -194,13 +194,22 @@ class MemoryManager(UserAccess):
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
         child.set_executable(self.executable)
-        child.vmas.restored = self.vmas.restored.copy()
-        for vma in self.vmas:
+        if any(vma.flags & _NOT_INHERITED for vma in self.vmas):
+            child._inherit_some(self.vmas)
+        else:
+            child.vmas = self.vmas.fork()
+            for file in child.vmas.file_users:
+                file.hold()
+        return child
+
+    def _inherit_some(self, vmas: VmaList) -> None:
+        """Take over a parent's mappings but for those that do not go to children; locks do not either."""
+        self.vmas.restored = vmas.restored.copy()
+        for vma in vmas:
             if not vma.flags & VM_DONTCOPY:
                 copy = vma.part(vma.start, vma.end)
                 copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT)
-                child._add(copy)
-        return child
+                self._add(copy)
 
     def after_fork(self, _child: Task) -> None:
         """Nothing is left to do in the child: the host's fork has honoured the advice that was passed on to it."""
@@ -209,7 +218,7 @@ class MemoryManager(UserAccess):
 
     def _add(self, vma: Vma) -> None:
         """Insert *vma* where nothing is mapped; its file is held while it has mappings here."""
-        if vma.file is not None and not self.vmas.file_users.get(vma.file):
+        if vma.file is not None and vma.file not in self.vmas.file_users:
             vma.file.hold()
         self.vmas.insert(vma)
         self._hit = NOWHERE
@@ -232,8 +241,10 @@ class MemoryManager(UserAccess):
         """Put *vma* in place of whatever is mapped there."""
         if self.vmas.overlapping(vma.start, vma.end):
             self.vmas.cut(vma.start, vma.end)
-        self._add(vma)
-        self._changed()
+            self._add(vma)
+            self._changed()
+        else:
+            self._add(vma)
 
     # -- where --------------------------------------------------------------------------------------------------
 
@@ -241,11 +252,7 @@ class MemoryManager(UserAccess):
         """Return the highest free address for *length* bytes below *high* (0: mmap_base). ENOMEM."""
         if self.bottom_up and high == 0:
             return self._find_above(length)
-        top = high or self.mmap_base
-        for vma in self.vmas.downwards(top):
-            if vma.end + length <= top:
-                break
-            top = min(top, self._start_with_guard(vma))
+        top = self.vmas.find_gap(length, high or self.mmap_base, _STACK_GUARD, hinted=high == 0)
         address = (top - length) & -PAGE_SIZE
         if address >= low:
             return address
@@ -347,7 +354,8 @@ class MemoryManager(UserAccess):
 
     def _check_map_growth(self, task: Task, address: int, length: int, vm_flags: int) -> None:
         end = address + length
-        replaced = sum(min(v.end, end) - max(v.start, address) for v in self.vmas.overlapping(address, end))
+        there = self.vmas.overlapping(address, end)
+        replaced = sum([min(v.end, end) - max(v.start, address) for v in there]) if there else 0
         self.check_growth(task, (length - replaced) // PAGE_SIZE, vm_flags)
 
     def _map_now(self, task: Task, vma: Vma, flags: int) -> None:
@@ -608,6 +616,7 @@ class MemoryManager(UserAccess):
             self._add(vma)
 
 
+_NOT_INHERITED: Final = VM_DONTCOPY | VM_LOCKED | VM_LOCKONFAULT
 #: Restored pages that are settled at once, in bytes.
 _SETTLE_BYTES: Final = 1 << 20
 #: What fork copies and a save keeps, beside the mappings.

@@ -31,7 +31,7 @@ class Scheduling:
 
     def for_child(self) -> Scheduling:
         """Return what a new thread or process starts with."""
-        child = dataclasses.replace(self)
+        child = Scheduling(self.nice, self.policy, self.priority, self.reset_on_fork, self.cpus, self.io_priority)
         if self.reset_on_fork:
             child.reset_on_fork = False
             child.nice = max(self.nice, 0)

@@ -5,7 +5,6 @@ Linux counterpart: kernel/exit.c (wait), kernel/sys.c (limits, usage, prctl).
 
 from __future__ import annotations
 
-import enum
 import os
 import struct
 from errno import EAGAIN, EINVAL, EPERM, ESRCH
@@ -29,8 +28,8 @@ __all__ = ["rusage"]
 _P_ALL, _P_PID, _P_PGID, _P_PIDFD = 0, 1, 2, 3
 
 
-class WaitOptions(enum.IntFlag):
-    """W* of wait4(2) and waitid(2)."""
+class WaitOptions:
+    """W* of wait4(2) and waitid(2): plain integers, see ``sys_clone.CloneFlags``."""
 
     NOHANG = 1
     UNTRACED = 2
@@ -73,7 +72,7 @@ def _add_child_times(group: ThreadGroup, extra: tuple[int, ...]) -> None:
 @syscall(61)
 def wait4(task: Task, pid: S32, status: Address, options: U32, usage: Address) -> object:
     """wait4(2): wait for a child's change of state. ECHILD, EINVAL, EFAULT, EINTR, ESRCH for INT_MIN."""
-    if options & ~int(_WAIT4_OPTIONS):
+    if options & ~_WAIT4_OPTIONS:
         raise OSError(EINVAL, "")
     if pid == -(1 << 31):
         raise OSError(ESRCH, "")
@@ -96,7 +95,7 @@ def wait4(task: Task, pid: S32, status: Address, options: U32, usage: Address) -
 @syscall(247)
 def waitid(task: Task, id_type: S32, number: S32, info: Address, options: U32, usage: Address) -> object:
     """waitid(2): wait for a child's change of state. EAGAIN (O_NONBLOCK), EBADF, ECHILD, EFAULT, EINTR, EINVAL."""
-    if options & ~int(_WAITID_OPTIONS) or not options & (_W.EXITED | _W.UNTRACED | _W.CONTINUED):
+    if options & ~_WAITID_OPTIONS or not options & (_W.EXITED | _W.UNTRACED | _W.CONTINUED):
         raise OSError(EINVAL, "")
     polls = task.memo.get("nonblocking_pidfd", False)
     if task.answer is None:
@@ -164,6 +163,8 @@ def live_times_ns(group: ThreadGroup) -> tuple[int, int]:
 def getrusage(task: Task, who: S32, usage: Address) -> int:
     """getrusage(2): resources that the process, its children or the thread used. EFAULT, EINVAL."""
     times = task.group.times
+    if who in (0, 1):
+        task.worker.note_resident(task)
     if who == 0:
         data = rusage(*live_times_ns(task.group), task.group.memory.max_rss_kib)
     elif who == -1:

@@ -136,13 +136,30 @@ NOWHERE: Final = Vma(0, 0, 0)
 
 
 class VmaList:
-    """The mappings of one address space, ordered, without overlap."""
+    """The mappings of one address space, ordered, without overlap.
 
-    __slots__ = ("_starts", "_vmas", "data_pages", "file_users", "locked_pages", "restored", "total_pages")
+    A fork shares the mappings with its parent until either changes one (``_own``): most children exit or exec before.
+    """
+
+    __slots__ = (
+        "_gap_hints",
+        "_shared",
+        "_starts",
+        "_vmas",
+        "data_pages",
+        "file_users",
+        "locked_pages",
+        "restored",
+        "total_pages",
+    )
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
+        #: A parent or child may look at the same two lists and mappings.
+        self._shared = False
+        #: By k: no gap of 2**k pages begins or ends above that address (and below where ``find_gap`` begins).
+        self._gap_hints: dict[int, int] = {}
         #: Pages mapped, and of them those that RLIMIT_DATA and RLIMIT_MEMLOCK count.
         self.total_pages = 0
         self.data_pages = 0
@@ -200,6 +217,28 @@ class VmaList:
             yield self._vmas[index]
             index -= 1
 
+    def find_gap(self, length: int, top: int, guard: int, *, hinted: bool) -> int:
+        """Return the end of the highest gap of *length* bytes below *top*; *guard* bytes stay free below a stack.
+
+        It may begin below 0: there is none then.  With *hinted*, *top* must be the same each time: what was found
+        to be full is not looked at again until something there is unmapped, so that filling an address space
+        does not take longer and longer.
+        """
+        kind = (length // PAGE_SIZE).bit_length() - 1
+        if hinted:
+            top = min(top, self._gap_hints.get(kind, top))
+        first = 0
+        for vma in self.downwards(top):
+            gap = top - vma.end
+            if gap >= PAGE_SIZE << kind:
+                first = first or top
+                if gap >= length:
+                    break
+            top = min(top, vma.start - guard if vma.flags & VM_GROWSDOWN else vma.start)
+        if hinted:
+            self._gap_hints[kind] = first or top
+        return top
+
     def _first(self, address: int) -> int:
         index = bisect_right(self._starts, address) - 1
         if index >= 0 and address < self._vmas[index].end:
@@ -208,13 +247,55 @@ class VmaList:
 
     # -- changing -----------------------------------------------------------------------------------------------
 
+    def fork(self) -> VmaList:
+        """Return a list of the same mappings. The caller holds the files once more."""
+        child = VmaList()
+        child._starts, child._vmas = self._starts, self._vmas
+        child._shared = self._shared = True
+        child._gap_hints = self._gap_hints.copy()
+        child.total_pages, child.data_pages, child.locked_pages = self.total_pages, self.data_pages, self.locked_pages
+        child.file_users = self.file_users.copy()
+        child.restored = self.restored.copy()
+        return child
+
+    def _own(self) -> None:
+        """Every change begins here: what others may look at is copied first."""
+        if self._shared:
+            self._shared = False
+            self._starts = self._starts.copy()
+            self._vmas = [Vma(v.start, v.end, v.flags, v.file, v.offset, v.name) for v in self._vmas]
+
+    def clear(self) -> None:
+        """Take everything out."""
+        self._starts, self._vmas, self._shared = [], [], False
+        self._gap_hints.clear()
+        self.total_pages = self.data_pages = self.locked_pages = 0
+        self.file_users = dict.fromkeys(self.file_users, 0)
+        self.restored = Ranges()
+
     def insert(self, vma: Vma) -> None:
         """Add a mapping where nothing is mapped, and merge it with its neighbours."""
-        self._put(vma)
-        self.merge(vma.start, vma.end)
+        self._own()
+        self._count(vma, 1)
+        index = bisect_right(self._starts, vma.start)
+        if index > 0 and (before := self._vmas[index - 1]).joins(vma):
+            self._uncount_joined(vma)
+            before.end = vma.end
+            if index < len(self._vmas) and before.joins(after := self._vmas[index]):
+                self._uncount_joined(after)
+                before.end = after.end
+                del self._vmas[index], self._starts[index]
+        elif index < len(self._vmas) and vma.joins(after := self._vmas[index]):
+            self._uncount_joined(after)
+            vma.end = after.end
+            self._vmas[index], self._starts[index] = vma, vma.start
+        else:
+            self._starts.insert(index, vma.start)
+            self._vmas.insert(index, vma)
 
     def cut(self, start: int, end: int) -> list[Vma]:
         """Take the range out, splitting the mappings at its ends, and return what was there."""
+        self._own()
         self.split(start)
         self.split(end)
         first = self._first(start)
@@ -225,10 +306,21 @@ class VmaList:
             self.restored.cut(start, end)
         for vma in gone:
             self._count(vma, -1)
+        self._note_gap(first)
         return gone
+
+    def _note_gap(self, index: int) -> None:
+        """Something is free again before the mapping at *index*."""
+        bottom = self._vmas[index - 1].end if index else 0
+        top = self._starts[index] if index < len(self._starts) else 1 << 64
+        kinds = ((top - bottom) // PAGE_SIZE).bit_length()
+        for kind, hint in self._gap_hints.items():
+            if kind < kinds and hint < top:
+                self._gap_hints[kind] = top
 
     def split(self, address: int) -> None:
         """Make *address* a boundary of the mapping that contains it, if any."""
+        self._own()
         index = bisect_right(self._starts, address) - 1
         if index < 0:
             return
@@ -269,13 +361,16 @@ class VmaList:
 
     def extend_down(self, vma: Vma, start: int) -> None:
         """Let a stack begin at *start*, below where it did."""
-        index = self._vmas.index(vma)
+        self._own()
+        index = bisect_right(self._starts, vma.start) - 1
+        vma = self._vmas[index]
         self._count(vma, -1)
         vma.start = self._starts[index] = start
         self._count(vma, 1)
 
     def merge(self, start: int, end: int) -> None:
         """Merge neighbours that continue each other, from the one before *start* to the one at *end*."""
+        self._own()
         index = max(self._first(start) - 1, 0)
         while index + 1 < len(self._vmas) and self._starts[index] <= end:
             vma, after = self._vmas[index], self._vmas[index + 1]
@@ -295,14 +390,20 @@ class VmaList:
         self._count(vma, 1)
 
     def _count(self, vma: Vma, sign: int) -> None:
-        pages = sign * vma.pages
+        pages = sign * ((vma.end - vma.start) // PAGE_SIZE)
+        flags = vma.flags
         self.total_pages += pages
-        if vma.is_data:
+        if flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE:
             self.data_pages += pages
-        if vma.flags & VM_LOCKED:
+        if flags & VM_LOCKED:
             self.locked_pages += pages
         if vma.file is not None:
             self.file_users[vma.file] = self.file_users.get(vma.file, 0) + sign
+
+    def _uncount_joined(self, vma: Vma) -> None:
+        """Two mappings have become one: the pages stay, the file has one user less."""
+        if vma.file is not None:
+            self.file_users[vma.file] -= 1
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -9,6 +9,7 @@ save and restore; tells TaskSet nothing by itself.
 
 from __future__ import annotations
 
+import contextlib
 import select
 from typing import TYPE_CHECKING, Any
 
@@ -144,11 +145,14 @@ class Worker(Actor):
     def cpu_times_ns(self, task: Task) -> tuple[int, int]:
         """Return (user, system) CPU time in ns of a task's host task; zeros when it is gone."""
         try:
-            user_ns, system_ns, resident_kib = self.host.usage(task.host.host_tid)
+            return self.host.cpu_times_ns(task.host.host_tid)
         except OSError:
             return (0, 0)
-        task.memory.max_rss_kib = max(task.memory.max_rss_kib, resident_kib)
-        return user_ns, system_ns
+
+    def note_resident(self, task: Task) -> None:
+        """Look how much memory a task's process has in use, for the peak of it that getrusage(2) reports."""
+        with contextlib.suppress(OSError):
+            task.memory.max_rss_kib = max(task.memory.max_rss_kib, self.host.resident_kib(task.host.host_tid))
 
     # -- the platform's events ------------------------------------------------------------------------------------
 

@@ -68,10 +68,11 @@ class Placement:
 
     def __init__(self, affinity: Affinity) -> None:
         self._affinity = affinity
-        self._allowed = frozenset(os.sched_getaffinity(0))
+        #: Every CPU that the worker may use.
+        self.allowed = frozenset(os.sched_getaffinity(0))
         #: CPUs that tracees are to run guest code on. Sets of CPUs are compared by identity: there is one object of
         #: each.
-        self.cpus = self._allowed
+        self.cpus = self.allowed
         self._single: dict[int, frozenset[int]] = {}
         self._polls = 0
         self._events = 0
@@ -85,7 +86,7 @@ class Placement:
 
     def close(self) -> None:
         """Let the worker's thread run everywhere again."""
-        _place_worker(self._allowed)
+        _place_worker(self.allowed)
         if self.timer_fd >= 0:
             os.close(self.timer_fd)
             self.timer_fd = -1
@@ -129,9 +130,9 @@ class Placement:
         self._busy = True
         crowd = self._running / _WINDOW
         wanted = interval < _ALONE_NS if crowd < 1.25 else crowd < 2.5 and interval < _PAIR_NS
-        if wanted and self.cpus is self._allowed:
+        if wanted and self.cpus is self.allowed:
             self._pin()
-        elif not wanted and self.cpus is not self._allowed:
+        elif not wanted and self.cpus is not self.allowed:
             self._spread(tasks)
 
     def _pin(self) -> None:
@@ -142,7 +143,7 @@ class Placement:
         _set_timer(self.timer_fd, _TICK_NS)
 
     def _spread(self, tasks: Iterable[PtraceTask]) -> None:
-        self.cpus = self._allowed
+        self.cpus = self.allowed
         _place_worker(self.cpus)
         _set_timer(self.timer_fd, 0)
         for task in tasks:

@@ -31,7 +31,7 @@ from .seed import Seed
 from .shelf import Shelf
 from .space import PtraceSpace
 from .task import CLONE_FLAGS, PtraceTask
-from .tracee import WALL, Tracee, end
+from .tracee import WALL, Tracee, end, reap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,8 @@ _FAULT_SIGNALS: Final = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE,
 #: Up to this many running tasks are waited for one by one. waitpid(-1) looks at every tracee, running or not, at
 #: 0.085 us each; a named one costs 0.5 us.
 _FEW: Final = 8
+#: Most killed tasks that wait to be reaped.
+_MOST_DYING: Final = 64
 #: Look at all tracees now and then: SIGCHLDs that arrive together are one, which may hide a death.
 _SWEEP_EVERY: Final = 1024
 
@@ -89,6 +91,8 @@ class PtracePlatform(Platform):
         self._tasks: dict[int, PtraceTask] = {}
         #: Tasks that were resumed and have not reported since, by tid.
         self.running: dict[int, PtraceTask] = {}
+        #: Killed tasks that are not reaped yet, oldest first.
+        self._dying: dict[int, None] = {}
         self._polls = 0
         self._pending: deque[Event] = deque()
         #: (pid, wait status) of children of this process that are no tracees of this platform.
@@ -127,6 +131,9 @@ class PtracePlatform(Platform):
             os.kill(task.host_tid, signal.SIGKILL)
         for task in tuple(self._tasks.values()):
             task.kill()
+        for tid in self._dying:
+            reap(tid)
+        self._dying.clear()
         self._pending.clear()
         if self._seed is not None:
             self._seed.kill()
@@ -166,8 +173,15 @@ class PtracePlatform(Platform):
             end(tid)
             raise
 
+    def leave_dying(self, tid: int) -> None:
+        """Reap a task that was killed when SIGCHLD tells of its end, or when too many are dying."""
+        self._dying[tid] = None
+        if len(self._dying) > _MOST_DYING:
+            reap(next(iter(self._dying)))
+            del self._dying[next(iter(self._dying))]
+
     def forget(self, task: PtraceTask) -> None:
-        """Drop a task that is dead and reaped."""
+        """Drop a task that is dead or dying."""
         del self._tasks[task.host_tid]
         self.running.pop(task.host_tid, None)
 
@@ -217,7 +231,10 @@ class PtracePlatform(Platform):
                 return events
             task = self._tasks.get(tid)
             if task is None:
-                self._foreign(tid, status)
+                if tid not in self._dying:
+                    self._foreign(tid, status)
+                elif not os.WIFSTOPPED(status):
+                    del self._dying[tid]
             elif (event := self._classify(task, status)) is not None:
                 events.append(event)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from ..interface import GUEST_TOP, HostTask
@@ -36,7 +37,7 @@ from .binding import (
     ptrace,
     set_regset,
 )
-from .tracee import CORE_SIZE, Tracee, end
+from .tracee import CORE_SIZE, Tracee
 
 if TYPE_CHECKING:
     from .platform import PtracePlatform
@@ -120,7 +121,11 @@ class PtraceTask(Tracee, HostTask):
     def kill(self) -> None:
         if not self._alive:
             return
-        end(self.host_tid)
+        if self.cpus is not self.placement.allowed:
+            # The end of a process takes the host as long as its birth: on another CPU, if there is one.
+            self.place(self.placement.allowed)
+        os.kill(self.host_tid, signal.SIGKILL)
+        self._platform.leave_dying(self.host_tid)
         self.buried()
 
     def lost(self) -> Exception:

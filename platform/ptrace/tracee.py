@@ -35,7 +35,7 @@ from .binding import NT_PRSTATUS, PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGSET,
 if TYPE_CHECKING:
     from .placement import Placement
 
-__all__ = ["CORE_SIZE", "STUB_CODE", "WALL", "Tracee", "end"]
+__all__ = ["CORE_SIZE", "STUB_CODE", "WALL", "Tracee", "end", "reap"]
 
 #: waitpid(2): wait for children of every kind.
 WALL: Final = 0x40000000
@@ -68,6 +68,11 @@ _unpack_result: Final = struct.Struct("=80xq40xQ").unpack_from
 def end(tid: int) -> None:
     """Kill the child *tid* and reap it. It may be dead already, but not reaped."""
     os.kill(tid, signal.SIGKILL)
+    reap(tid)
+
+
+def reap(tid: int) -> None:
+    """Wait for the end of the child *tid*, which was killed."""
     while os.WIFSTOPPED(os.waitpid(tid, WALL)[1]):
         pass
 
