@@ -19,13 +19,13 @@ ARGS ?=
 
 RUN_PACKAGES := python3 python3-venv
 # What the tests run inside sandboxes, beside what every Debian has.
-TEST_PACKAGES := $(RUN_PACKAGES) bash busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
+TEST_PACKAGES := $(RUN_PACKAGES) bash binutils busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
 	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
 
 # Tests that start a platform in pytest's own process.
 ALONE := tests/platform tests/thread_group
 
-.PHONY: help run test lint format typecheck bench golden setup setup-dev clean
+.PHONY: help run test lint format typecheck bench golden vdso setup setup-dev clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench: setup-dev ## compare with native, and with proot, strace and runsc where 
 
 golden: setup-dev ## record the golden traces anew, after a change of what the actors say or ask: look at what changed
 	$(BIN)/python tests/replay/record.py
+
+vdso: setup-dev ## make the vDSO's image anew, after a change of its source
+	$(MAKE) -C platform/x86_64/vdso
 
 setup: $(STATE)/run
 setup-dev: $(STATE)/dev

@@ -21,6 +21,14 @@ def test_package_list_matches_the_folders() -> None:
     assert sorted(settings["packages"]) == sorted(".".join(("greenroom", *folder.parts)) for folder in installed)
 
 
+def test_data_of_packages_are_tracked() -> None:
+    settings = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    tracked = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, check=True, text=True).stdout
+    for package, names in settings["package-data"].items():
+        folder = Path(*package.split(".")[1:])
+        assert {str(folder / name) for name in names} <= set(tracked.splitlines())
+
+
 def test_platform_is_no_package_of_its_own() -> None:
     """With an __init__.py, ``python -m`` anything from the root would import it in place of the standard library's."""
     assert not (_ROOT / "platform" / "__init__.py").exists()

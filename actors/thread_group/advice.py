@@ -19,14 +19,17 @@ from .vma import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
+    VM_IO,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_MAYSHARE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
+    VM_PFNMAP,
     VM_RAND_READ,
     VM_SEQ_READ,
     VM_SHARED,
+    VM_SPECIAL,
     VM_WIPEONFORK,
     VM_WRITE,
     Vma,
@@ -83,6 +86,8 @@ _FLAG_CHANGES: Final = {
 }
 #: Of these the host must know, because it forks and faults.
 _HOST_FLAG_CHANGES: Final = frozenset((MADV_DONTFORK, MADV_DOFORK, MADV_WIPEONFORK, MADV_KEEPONFORK))
+#: VM_* flags of mappings that refuse some of these.
+_REFUSING: Final = {MADV_DOFORK: VM_IO, MADV_DODUMP: VM_SPECIAL}
 _DISCARDS: Final = frozenset((MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_REMOVE))
 _POPULATES: Final = frozenset((MADV_POPULATE_READ, MADV_POPULATE_WRITE))
 _HINTS: Final = frozenset((MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT))
@@ -122,6 +127,8 @@ def advise(task: Task, start: int, length: int, advice: int) -> None:
 
 def _advise_one(task: Task, vma: Vma, start: int, end: int, advice: int) -> None:
     if advice in _FLAG_CHANGES:
+        if vma.flags & _REFUSING.get(advice, 0):
+            raise _error(EINVAL)
         if advice == MADV_WIPEONFORK and (vma.file is not None or vma.flags & VM_SHARED):
             raise _error(EINVAL)
         if advice in _HOST_FLAG_CHANGES:
@@ -141,7 +148,7 @@ def _advise_one(task: Task, vma: Vma, start: int, end: int, advice: int) -> None
 
 def _check_discard(vma: Vma, advice: int) -> None:
     """May these pages be thrown away?"""
-    if vma.flags & VM_LOCKED and advice != MADV_DONTNEED_LOCKED:
+    if vma.flags & VM_PFNMAP or vma.flags & VM_LOCKED and advice != MADV_DONTNEED_LOCKED:
         raise _error(EINVAL)
     if advice == MADV_FREE and (vma.file is not None or vma.flags & VM_MAYSHARE):
         raise _error(EINVAL)
@@ -185,7 +192,7 @@ def lock_all(task: Task, put: int, *, current: bool, future: bool) -> None:
             raise _error(ENOMEM)
     memory.future_flags = put if future else 0
     if current:
-        memory.set_flags(0, GUEST_TOP, VM_LOCKED | VM_LOCKONFAULT, put)
+        _change_locks(memory, 0, GUEST_TOP, put)
 
 
 def _whole_pages(start: int, length: int) -> tuple[int, int]:
@@ -206,9 +213,16 @@ def _set_lock(memory: MemoryManager, start: int, end: int, put: int) -> None:
             break
         reached = min(vma.end, end)
     if reached > start:
-        memory.set_flags(start, reached, VM_LOCKED | VM_LOCKONFAULT, put)
+        _change_locks(memory, start, reached, put)
     if reached < end:
         raise _error(ENOMEM)
+
+
+def _change_locks(memory: MemoryManager, start: int, end: int, put: int) -> None:
+    """The vDSO is never locked, nor does it have to be (mlock_fixup)."""
+    for vma in memory.vmas.overlapping(start, end):
+        if not vma.flags & VM_SPECIAL:
+            memory.set_flags(max(vma.start, start), min(vma.end, end), VM_LOCKED | VM_LOCKONFAULT, put)
 
 
 # -- mincore and msync ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The guest's clocks as a worker reads them: the host's clocks and Timekeeper's parameters, with no message.
 
-Linux counterpart: kernel/time/timekeeping.c's read side.
+Linux counterpart: kernel/time/timekeeping.c's read side.  Guests read them by their vDSO, from a page that the worker's
+host port keeps up to date: by the same host clocks, and the offsets given to it here.  So both say the same.
 """
 
 from __future__ import annotations
@@ -22,12 +23,26 @@ class GuestClock:
         self._monotonic_offset_ns = 0
         self._realtime_offset_ns = 0
         self._frozen_at_ns: int | None = None
+        #: Whether Timekeeper has spoken.
+        self._told = False
 
     def set_parameters(self, parameters: ClockParameters) -> None:
-        """Read by *parameters* from now on."""
+        """Read by *parameters* from now on, and let guests do so.
+
+        Timekeeper reads the host's clock by itself, and may be ahead of how this worker reads it by some ns: when
+        time goes on it must not do so behind where it stood.
+        """
+        before_ns = self.monotonic_ns() if self._told else None
         self._monotonic_offset_ns = parameters.monotonic_offset_ns
         self._realtime_offset_ns = parameters.realtime_offset_ns
         self._frozen_at_ns = parameters.frozen_at_ns
+        self._told = True
+        if self.frozen:
+            self._host.hide_clocks()
+            return
+        if before_ns is not None:
+            self._monotonic_offset_ns += max(before_ns - self.monotonic_ns(), 0)
+        self._host.show_clocks(self._monotonic_offset_ns, self._realtime_offset_ns)
 
     @property
     def frozen(self) -> bool:

@@ -16,7 +16,9 @@ import tempfile
 import time
 from typing import Any
 
-from ...platform.x86_64 import cpuid, xstate
+from ...platform.x86_64 import clock_page, cpuid, xstate
+from ...platform.x86_64.clock_page import ClockPage
+from ...platform.x86_64.tick_clock import HostTime, TickClock, is_trustworthy
 
 __all__ = ["WorkerHost"]
 
@@ -68,16 +70,42 @@ class WorkerHost:
     """The real host."""
 
     def __init__(self) -> None:
+        self._time: HostTime | TickClock = HostTime()
+        self._clock_page: ClockPage | None = None
         self._epolls: dict[int, select.epoll] = {}
         self._sockets: dict[int, socket.socket] = {}
 
     def monotonic_ns(self) -> int:
-        """Host CLOCK_MONOTONIC."""
-        return time.monotonic_ns()
+        """Host CLOCK_MONOTONIC, as guests read it by their vDSO."""
+        return self._time.monotonic_ns()
 
     def realtime_ns(self) -> int:
-        """Host CLOCK_REALTIME."""
-        return time.time_ns()
+        """Host CLOCK_REALTIME, as guests read it by their vDSO."""
+        return self._time.realtime_ns()
+
+    def make_vdso(self) -> tuple[int, bytes]:
+        """(descriptor, image) of a file to map: the parameter page, which we keep up to date, and the image."""
+        code = clock_page.image()
+        fd, page = clock_page.make_file(code)
+        shown = self._clock_page = ClockPage(page)
+        self._time = TickClock(HostTime(), trusted=is_trustworthy(), withdraw=shown.withdraw, publish=shown.publish)
+        return fd, code
+
+    def make_static_vdso(self, code: bytes) -> int:
+        """Descriptor of a file to map: a page that says nothing but "use the system call", and an image."""
+        fd, page = clock_page.make_file(code)
+        page.close()
+        return fd
+
+    def show_clocks(self, monotonic_offset_ns: int, realtime_offset_ns: int) -> None:
+        """Have the parameter page say that the guest's clocks are the host's plus these."""
+        if self._clock_page is not None:
+            self._clock_page.show(monotonic_offset_ns, realtime_offset_ns)
+
+    def hide_clocks(self) -> None:
+        """Have the parameter page say "use the system call"."""
+        if self._clock_page is not None:
+            self._clock_page.hide()
 
     def cpu_time_ns(self, host_tid: int) -> int:
         """CPU time in ns of a host task: its process's CPU clock, since each is a process of its own."""

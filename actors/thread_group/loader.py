@@ -2,7 +2,7 @@
 
 Linux counterpart: load_elf_binary (fs/binfmt_elf.c), setup_arg_pages (fs/exec.c), arch_pick_mmap_layout
 (arch/x86/mm/mmap.c).  By now the headers are parsed and the files open (see ``exec_.py``): what fails here fails after
-the point of no return.  There is no vDSO yet, so AT_SYSINFO_EHDR is absent.
+the point of no return.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def load(task: Task, program: Program) -> None:
         base = _interpreter_bias(memory, program.interpreter_elf)
         _map_segments(task, program.interpreter, program.interpreter_elf, base)
         entry = base + program.interpreter_elf.entry
+    vdso = task.worker.vdsos.own.map(task)
     _place_heap(memory, program, random)
-    pointer = _write_stack(task, program, stack_top, random, _vector(task, program, bias, base))
+    pointer = _write_stack(task, program, stack_top, random, _vector(task, program, bias, base, vdso))
     _set_registers(task, entry, pointer)
 
 
@@ -242,11 +243,12 @@ def _write_stack(task: Task, program: Program, top: int, random: _Random, vector
     return stack.pointer
 
 
-def _vector(task: Task, program: Program, bias: int, base: int) -> list[tuple[int, int]]:
+def _vector(task: Task, program: Program, bias: int, base: int, vdso: int) -> list[tuple[int, int]]:
     """Return the auxiliary vector in Linux's order; entries of 0 that point into the stack are filled in later."""
     host, credentials, elf = task.worker.host.cpu_auxv(), task.group.credentials, program.elf
     header = elf.header_address()
     vector = [
+        (AT.SYSINFO_EHDR, vdso),
         (AT.MINSIGSTKSZ, host.get(AT.MINSIGSTKSZ, 2048)),
         (AT.HWCAP, host.get(AT.HWCAP, 0)),
         (AT.PAGESZ, PAGE_SIZE),

@@ -25,6 +25,7 @@ from .vma import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_DONTCOPY,
+    VM_DONTEXPAND,
     VM_EXEC,
     VM_GROWSDOWN,
     VM_LOCKED,
@@ -41,7 +42,7 @@ from .vma import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ...platform.interface import AddressSpace
     from .actor import ThreadGroup
@@ -378,6 +379,21 @@ class MemoryManager(UserAccess):
         map_on_host(task, vma, 0)
         self._add(vma)
 
+    def map_special(self, task: Task, parts: Sequence[Vma]) -> None:
+        """Map neighbouring parts of one host file by one host call (install_special_mapping). ENOMEM.
+
+        The host gives each part what all may do together, which is why the list of mappings decides.
+        """
+        start, end = parts[0].start, parts[-1].end
+        self.check_growth(task, (end - start) // PAGE_SIZE, 0)
+        prot = 0
+        for part in parts:
+            prot |= host_prot(part.flags)
+        assert parts[0].file is not None
+        task.host.mmap(start, end - start, prot, MAP_PRIVATE, parts[0].file.host_fd, parts[0].offset)
+        for part in parts:
+            self._add(part)
+
     def grow_stack(self, task: Task, address: int) -> bool:
         """A fault at *address*: extend the stack mapping above it if that is what is missing (expand_stack).
 
@@ -539,6 +555,8 @@ class MemoryManager(UserAccess):
         if old_length == 0 and not vma.flags & VM_MAYSHARE:
             raise _error(EINVAL)
         if old_length > vma.end - old:
+            raise _error(EFAULT)
+        if new_length > old_length and vma.flags & VM_DONTEXPAND:
             raise _error(EFAULT)
         more = (new_length - old_length) // PAGE_SIZE
         if more > 0 and vma.flags & VM_LOCKED:

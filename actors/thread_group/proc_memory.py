@@ -35,10 +35,13 @@ _FLAG_LETTERS = (
     (flags_of.VM_MAYEXEC, "me"),
     (flags_of.VM_MAYSHARE, "ms"),
     (flags_of.VM_GROWSDOWN, "gd"),
+    (flags_of.VM_PFNMAP, "pf"),
     (flags_of.VM_LOCKED, "lo"),
+    (flags_of.VM_IO, "io"),
     (flags_of.VM_SEQ_READ, "sr"),
     (flags_of.VM_RAND_READ, "rr"),
     (flags_of.VM_DONTCOPY, "dc"),
+    (flags_of.VM_DONTEXPAND, "de"),
     (flags_of.VM_ACCOUNT, "ac"),
     (flags_of.VM_NORESERVE, "nr"),
     (flags_of.VM_WIPEONFORK, "wf"),
@@ -151,12 +154,14 @@ def maps(memory: MemoryManager) -> bytes:
 def _map_line(memory: MemoryManager, vma: Vma) -> bytes:
     name = _name(memory, vma)
     dev, ino = (vma.file.dev, vma.file.ino) if vma.file is not None else (0, 0)
+    # The vDSO's is an offset in a file that the guest knows nothing of.
+    offset = vma.offset if ino else 0
     letters = "".join(
         letter if vma.flags & bit else "-"
         for bit, letter in ((flags_of.VM_READ, "r"), (flags_of.VM_WRITE, "w"), (flags_of.VM_EXEC, "x"))
     )
     share = "s" if vma.flags & flags_of.VM_MAYSHARE else "p"
-    place = f"{vma.offset:08x} {os.major(dev):02x}:{os.minor(dev):02x} {ino}"
+    place = f"{offset:08x} {os.major(dev):02x}:{os.minor(dev):02x} {ino}"
     line = f"{vma.start:08x}-{vma.end:08x} {letters}{share} {place} ".encode()
     return line.ljust(_NAME_COLUMN) + name + b"\n" if name else line + b"\n"
 

@@ -29,6 +29,7 @@ from .plain import pack, unpack
 from .save_files import FilesLoader, save_files
 from .save_memory import MemoryFile, load_pages, restore_contents, save_pages
 from .signal_state import SignalHandlers
+from .vdso import VdsoPart
 from .vma import VM_MAYSHARE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..runtime.actor import Asking
     from .actor import ThreadGroup
     from .task import Task
+    from .vdso import Vdso
     from .vma import Backing
     from .worker import Worker
 
@@ -80,11 +82,14 @@ class Saving:
         self.contexts: Numbers[FsContext] = Numbers()
         self.handlers: Numbers[SignalHandlers] = Numbers()
         self._shared: Numbers[SharedMemory] = Numbers()
+        self._vdsos: Numbers[Vdso] = Numbers()
 
     def name_backing(self, backing: Backing) -> tuple[str, int]:
         """Return how a saved mapping names its file."""
         if isinstance(backing, OpenFile):
             return "file", backing.number
+        if isinstance(backing, VdsoPart):
+            return backing.path.decode(), self._vdsos.of(backing.vdso)
         assert isinstance(backing, SharedMemory)
         return "shared", self._shared.of(backing)
 
@@ -95,6 +100,7 @@ class Saving:
         return {
             "memories": memories,
             "shared": [self.file.copy(shared.host_fd) for shared in self._shared],
+            "vdsos": [vdso.image for vdso in self._vdsos],
             "tables": [table.state() for table in self.tables],
             "contexts": [context.state() for context in self.contexts],
             "handlers": [handlers.state() for handlers in self.handlers],
@@ -174,7 +180,14 @@ class Loading:
     def backing(self, name: tuple[str, int]) -> Backing:
         """Return the file that a saved mapping names."""
         kind, number = name
-        return self.files.files[number] if kind == "file" else self._shared_memory(number)
+        if kind == "file":
+            return self.files.files[number]
+        return self._shared_memory(number) if kind == "shared" else self._vdso_part(kind, number)
+
+    def _vdso_part(self, kind: str, number: int) -> VdsoPart:
+        """A thread may be in the middle of the image that was saved: it must be the very same."""
+        vdso = self.worker.vdsos.with_image(self._state["vdsos"][number])
+        return next(part for part in (vdso.page, vdso.code) if part.path.decode() == kind)
 
     def _shared_memory(self, number: int) -> SharedMemory:
         if number not in self._shared:

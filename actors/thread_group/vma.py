@@ -29,10 +29,13 @@ VM_MAYWRITE: Final = 0x20
 VM_MAYEXEC: Final = 0x40
 VM_MAYSHARE: Final = 0x80
 VM_GROWSDOWN: Final = 0x100
+VM_PFNMAP: Final = 0x400
 VM_LOCKED: Final = 0x2000
+VM_IO: Final = 0x4000
 VM_SEQ_READ: Final = 0x8000
 VM_RAND_READ: Final = 0x10000
 VM_DONTCOPY: Final = 0x20000
+VM_DONTEXPAND: Final = 0x40000
 VM_LOCKONFAULT: Final = 0x80000
 VM_ACCOUNT: Final = 0x100000
 VM_NORESERVE: Final = 0x200000
@@ -41,6 +44,8 @@ VM_DONTDUMP: Final = 0x4000000
 VM_HUGEPAGE: Final = 0x20000000
 VM_NOHUGEPAGE: Final = 0x40000000
 VM_MERGEABLE: Final = 0x80000000
+#: Mappings that are no ordinary memory.
+VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP
 #: Permissions in force.
 VM_ACCESS: Final = VM_READ | VM_WRITE | VM_EXEC
 #: Permissions that mprotect may give.

@@ -1,4 +1,4 @@
-"""The two instructions that Python has no words for: CPUID and XGETBV.
+"""The instructions that Python has no words for: CPUID, XGETBV and RDTSC.
 
 It owns one page of machine code, mapped when first used: a worker that is about to forbid itself executable mappings
 asks for what it needs before it does.
@@ -10,9 +10,12 @@ import ctypes
 import functools
 import mmap
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["cpuid", "xgetbv"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["cpuid", "tick_reader", "xgetbv"]
 
 # push rbx; mov r8, rdx; mov eax, edi; mov ecx, esi; cpuid;
 # mov [r8], eax; mov [r8+4], ebx; mov [r8+8], ecx; mov [r8+12], edx; pop rbx; ret
@@ -20,6 +23,9 @@ _CPUID_CODE: Final = bytes.fromhex("53 4989d0 89f8 89f1 0fa2 418900 41895804 418
 # xor ecx, ecx; xgetbv; shl rdx, 32; or rax, rdx; ret
 _XGETBV_CODE: Final = bytes.fromhex("31c9 0f01d0 48c1e220 4809d0 c3")
 _XGETBV_OFFSET: Final = 64
+# lfence; rdtsc; shl rdx, 32; or rax, rdx; ret
+_RDTSC_CODE: Final = bytes.fromhex("0faee8 0f31 48c1e220 4809d0 c3")
+_RDTSC_OFFSET: Final = 128
 _OSXSAVE: Final = 1 << 27
 
 
@@ -42,6 +48,13 @@ def xgetbv() -> int:
 
 
 @functools.cache
+def tick_reader() -> Callable[[], int]:
+    """Return a function that reads the time stamp counter, after every instruction before it."""
+    reader: Callable[[], int] = ctypes.CFUNCTYPE(ctypes.c_uint64)(_code_page() + _RDTSC_OFFSET)
+    return reader
+
+
+@functools.cache
 def _code_page() -> int:
     """Map the code from a file and never writable: hardened hosts refuse memory that is written and then executed."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -49,7 +62,8 @@ def _code_page() -> int:
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
     fd = os.memfd_create("greenroom-instructions", os.MFD_CLOEXEC)
     try:
-        os.write(fd, _CPUID_CODE.ljust(_XGETBV_OFFSET, b"\xcc") + _XGETBV_CODE)
+        code = _CPUID_CODE.ljust(_XGETBV_OFFSET, b"\xcc") + _XGETBV_CODE
+        os.write(fd, code.ljust(_RDTSC_OFFSET, b"\xcc") + _RDTSC_CODE)
         address: int = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, fd, 0)
     finally:
         os.close(fd)

@@ -14,6 +14,7 @@ from greenroom.actors.thread_group.host import WorkerHost
 from greenroom.actors.thread_group.limits import ResourceLimits
 from greenroom.actors.thread_group.memory import MemoryManager
 from greenroom.actors.thread_group.table import TABLE
+from greenroom.actors.thread_group.vdso import Vdsos
 from greenroom.platform.interface import EventKind
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Bench:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        worker = SimpleNamespace(host=WorkerHost(), groups={})
+        port = WorkerHost()
+        worker = SimpleNamespace(host=port, groups={}, vdsos=Vdsos(port))
         self.group: Any = SimpleNamespace(
             worker=worker, limits=ResourceLimits(), credentials=Credentials.root(), tasks={}, dumpable=1, pid=1
         )

@@ -16,7 +16,7 @@ import pytest
 from greenroom.actors.thread_group import elf, initial_stack, script
 from greenroom.actors.thread_group.initial_stack import AT
 from greenroom.platform.ptrace.platform import PtracePlatform
-from memory_bench import Bench
+from memory_bench import Bench, PlainFile
 
 if TYPE_CHECKING:
     import pathlib
@@ -60,10 +60,24 @@ def test_a_program_runs_with_its_arguments(linkage: str, bench: Bench, tmp_path:
 
 def test_files_are_released_with_the_memory(bench: Bench) -> None:
     bench.load("/bin/sh", [b"sh"], [])
-    files = list(bench.memory.vmas.file_users)
+    files = [file for file in bench.memory.vmas.file_users if isinstance(file, PlainFile)]
     assert len(files) == 2
     bench.memory.drop(bench.group)
-    assert [file.users for file in files] == [0, 0]  # type: ignore[attr-defined]
+    assert [file.users for file in files] == [0, 0]
+
+
+def test_of_the_host_s_vdso_nothing_is_visible(bench: Bench) -> None:
+    """The host says what it has mapped, and the program finds ours where its auxiliary vector leads."""
+    bench.load("/bin/sh", [b"sh"], [])
+    with open(f"/proc/{bench.task.host.host_tid}/maps", encoding="ascii") as file:
+        text = file.read()
+    assert "[vdso]" not in text
+    assert "[vvar" not in text
+    auxv = dict(struct.iter_unpack("<QQ", bench.memory.auxv))
+    own = bench.task.worker.vdsos.own.image
+    assert bench.memory.read(auxv[AT.SYSINFO_EHDR], len(own)) == own
+    names = [vma.file.path for vma in bench.memory.vmas if vma.file is not None and vma.file.path.startswith(b"[")]
+    assert names == [b"[vvar]", b"[vdso]"]
 
 
 def test_fork_holds_the_files_once_more(bench: Bench) -> None:

@@ -28,7 +28,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.clock = GuestClock(self)  # type: ignore[arg-type]  # it only reads two clocks
+        self.clock = GuestClock(self)  # type: ignore[arg-type]  # it needs the clocks of a host only
         self.alarms: dict[Alarm, None] = {}
         self.timers: list[_Timer] = []
         self.woken: list[Hashable] = []
@@ -38,6 +38,12 @@ class _Worker:
 
     def realtime_ns(self) -> int:
         return self.now_ns + 1000 * _MS
+
+    def show_clocks(self, monotonic_offset_ns: int, realtime_offset_ns: int) -> None:
+        """Guests see nothing of this."""
+
+    def hide_clocks(self) -> None:
+        """Nor of this."""
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> _Timer:
         timer = _Timer(self.clock.to_host(deadline_ns), callback)
