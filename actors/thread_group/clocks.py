@@ -29,17 +29,17 @@ class GuestClock:
     def set_parameters(self, parameters: ClockParameters) -> None:
         """Read by *parameters* from now on, and let guests do so.
 
-        Timekeeper reads the host's clock by itself, and may be ahead of how this worker reads it by some ns: when
-        time goes on it must not do so behind where it stood.
+        Timekeeper reads the host's clock by itself, and this worker may be some ns behind or, rarely, ahead of that.
+        Time must not stand still before what a guest has read, nor go on behind where it stood.
         """
         before_ns = self.monotonic_ns() if self._told else None
         self._monotonic_offset_ns = parameters.monotonic_offset_ns
         self._realtime_offset_ns = parameters.realtime_offset_ns
-        self._frozen_at_ns = parameters.frozen_at_ns
         self._told = True
-        if self.frozen:
-            self._host.hide_clocks()
+        if parameters.frozen_at_ns is not None:
+            self._frozen_at_ns = parameters.frozen_at_ns + self._host.hide_clocks()
             return
+        self._frozen_at_ns = None
         if before_ns is not None:
             self._monotonic_offset_ns += max(before_ns - self.monotonic_ns(), 0)
         self._host.show_clocks(self._monotonic_offset_ns, self._realtime_offset_ns)

@@ -102,10 +102,11 @@ class WorkerHost:
         if self._clock_page is not None:
             self._clock_page.show(monotonic_offset_ns, realtime_offset_ns)
 
-    def hide_clocks(self) -> None:
-        """Have the parameter page say "use the system call"."""
+    def hide_clocks(self) -> int:
+        """Have the parameter page say "use the system call"; how far in ns it may have been ahead of the host."""
         if self._clock_page is not None:
             self._clock_page.hide()
+        return self._time.lead_ns() if isinstance(self._time, TickClock) else 0
 
     def cpu_time_ns(self, host_tid: int) -> int:
         """CPU time in ns of a host task: its process's CPU clock, since each is a process of its own."""

@@ -156,6 +156,12 @@ class TickClock:
         monotonic_ns = self.monotonic_ns()
         return self._source.realtime_ns() if self.scale is None else monotonic_ns + self.scale.realtime_offset_ns
 
+    def lead_ns(self) -> int:
+        """Return how far a reading may be ahead of the source's clock; 0 when it is not."""
+        now_ns = self._source.monotonic_ns()
+        reading_ns = self._floor_ns if self.scale is None else self.scale.monotonic_ns(self._ticks())
+        return max(reading_ns - now_ns, 0)
+
     def _renew(self) -> int:
         """There is no scale, or it holds no more: try to make one. Return CLOCK_MONOTONIC."""
         now_ns, reference = self._source.monotonic_ns(), self._reference

@@ -108,6 +108,18 @@ def test_scale_in_force_is_not_changed() -> None:
     assert (len(host.published), host.withdrawn) == (published, withdrawn)
 
 
+def test_reading_is_what_the_scale_makes_of_the_ticks() -> None:
+    """As guests count by the page: not more exactly, either."""
+    host = _Host()
+    clock = _settled(host)
+    host.cost_ns = 0
+    for _ in range(100):
+        host.advance(_S // 200)
+        assert clock.scale is not None
+        assert clock.monotonic_ns() == clock.scale.monotonic_ns(host.ticks())
+        assert clock.realtime_ns() == clock.scale.monotonic_ns(host.ticks()) + clock.scale.realtime_offset_ns
+
+
 def test_guests_are_told_before_the_clocks_are_looked_at() -> None:
     """What they read by the old scale after that would be unknown to the new one."""
     host = _Host()
@@ -160,10 +172,12 @@ def test_clock_that_is_ahead_waits_for_the_host_s() -> None:
     host.advance(_S - 10 * _MS)
     before = clock.monotonic_ns()
     assert before - host.true_ns > 400_000, "the host's clock has slowed down unnoticed"
+    assert 400_000 < clock.lead_ns() < 600_000
     host.advance(20 * _MS)
     assert clock.monotonic_ns() >= before
     host.advance(2 * _S)
     assert abs(clock.monotonic_ns() - host.true_ns) < 1000
+    assert clock.lead_ns() < 1000
 
 
 def test_what_the_old_scale_may_have_said_is_not_undercut() -> None:

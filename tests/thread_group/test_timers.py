@@ -42,8 +42,9 @@ class _Worker:
     def show_clocks(self, monotonic_offset_ns: int, realtime_offset_ns: int) -> None:
         """Guests see nothing of this."""
 
-    def hide_clocks(self) -> None:
+    def hide_clocks(self) -> int:
         """Nor of this."""
+        return 0
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> _Timer:
         timer = _Timer(self.clock.to_host(deadline_ns), callback)
