@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from errno import EAGAIN, EINVAL, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.task_set import CommandChanged, Subreaper, Wait
 from . import signals
@@ -385,6 +385,19 @@ def _accept(task: Task, *_: int) -> int:
     return 0
 
 
+def _get_tsc(task: Task, address: int, *_: int) -> int:
+    task.memory.write_s32(address, _TSC_ENABLE)
+    return 0
+
+
+def _set_tsc(task: Task, mode: int, *_: int) -> int:
+    """PR_SET_TSC: what it is. A SIGSEGV for rdtsc is not to be had, as where there is no TSC."""
+    if mode != _TSC_ENABLE:
+        raise OSError(EINVAL, "")
+    return 0
+
+
+_TSC_ENABLE: Final = 1
 #: PR_* operations that are there; anything else is EINVAL, which is Linux's answer for an unknown one.
 _OPERATIONS: dict[int, Callable[..., int]] = {
     1: _set_death_signal,
@@ -397,6 +410,8 @@ _OPERATIONS: dict[int, Callable[..., int]] = {
     16: _get_name,
     23: _read_bounding,
     24: _drop_bounding,
+    25: _get_tsc,
+    26: _set_tsc,
     27: _get_securebits,
     28: _set_securebits,
     29: _accept,  # PR_SET_TIMERSLACK: timers here are never that exact
@@ -409,7 +424,9 @@ _OPERATIONS: dict[int, Callable[..., int]] = {
 }
 
 
-@syscall(157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities, securebits; else EINVAL")
+@syscall(
+    157, partial="names, death signal, subreaper, no_new_privs, dumpable, capabilities, securebits, TSC; else EINVAL"
+)
 def prctl(task: Task, option: S32, a: U64, b: U64, c: U64, d: U64) -> int:
     """prctl(2): operations on the process or thread. EFAULT, EINVAL, EPERM."""
     operation = _OPERATIONS.get(option)

@@ -5,6 +5,7 @@
 #include <link.h>
 #include <setjmp.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <unwind.h>
 
 static const char *const names[] = {"clock_gettime", "gettimeofday", "time", "clock_getres", "getcpu"};
@@ -185,6 +186,7 @@ static void mappings(void)
 int main(void)
 {
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+	int tsc = 0;
 	image = (char *)getauxval(AT_SYSINFO_EHDR);
 	SHOW((unsigned long)image % 4096);
 	SHOW(!memcmp(image, "\177ELF", 4));
@@ -202,6 +204,12 @@ int main(void)
 	dl_iterate_phdr(on_object, NULL);
 	clocks();
 	times();
+	/* It reads the time stamp counter, which a process may do unless it does not want to. */
+	SHOW(prctl(PR_GET_TSC, &tsc));
+	SHOW(tsc);
+	SHOW(prctl(PR_SET_TSC, PR_TSC_ENABLE));
+	SHOW(prctl(PR_SET_TSC, 7));
+	SHOW(prctl(PR_GET_TSC, NULL));
 	sigaction(SIGSEGV, &action, NULL);
 	if (!sigsetjmp(back, 1))
 		victim();
