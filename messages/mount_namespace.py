@@ -14,9 +14,13 @@ is the path that remains, in hexadecimal.  The ThreadGroup resolves NAME to a ha
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 from .base import Done, Message, Mode, PackedRecord, Record, message, record
 
 __all__ = [
+    "STAT_BYTES",
     "Access",
     "AddWatch",
     "BecomeWorkingDirectory",
@@ -63,6 +67,7 @@ __all__ = [
     "WatchEvents",
     "XattrChange",
     "XattrValue",
+    "pack_entry",
 ]
 
 
@@ -81,9 +86,18 @@ class Credentials(PackedRecord):
     tid: int
 
 
+#: Bytes of struct stat of x86-64; a packed status has the birth time in ns and the mount id behind it.
+STAT_BYTES: Final = 144
+_STATUS: Final = struct.Struct("<QQQIII4xQqqqqQqQqQ24xqQ")
+_NS: Final = 1_000_000_000
+
+
 @record
 class FileStatus(Record):
-    """struct statx in plain integers; times in ns since the epoch, size in bytes, blocks of 512 bytes."""
+    """struct statx in plain integers; times in ns since the epoch, size in bytes, blocks of 512 bytes.
+
+    Messages carry it packed, so that stat(2) has nothing to do but copy the first STAT_BYTES.
+    """
 
     dev: int
     ino: int
@@ -100,6 +114,39 @@ class FileStatus(Record):
     ctime_ns: int
     btime_ns: int
     mount_id: int
+
+    def pack(self) -> bytes:
+        """Return what messages carry."""
+        return _STATUS.pack(
+            *(self.dev, self.ino, self.nlink, self.mode, self.uid, self.gid, self.rdev),
+            *(self.size, self.blksize, self.blocks),
+            *divmod(self.atime_ns, _NS),
+            *divmod(self.mtime_ns, _NS),
+            *divmod(self.ctime_ns, _NS),
+            *(self.btime_ns, self.mount_id),
+        )
+
+    @staticmethod
+    def unpack(packed: bytes) -> FileStatus:
+        """Inverse of ``pack``."""
+        dev, ino, nlink, mode, uid, gid, rdev, size, blksize, blocks, *times = _STATUS.unpack(packed)
+        return FileStatus(
+            dev=dev,
+            ino=ino,
+            mode=mode,
+            nlink=nlink,
+            uid=uid,
+            gid=gid,
+            rdev=rdev,
+            size=size,
+            blksize=blksize,
+            blocks=blocks,
+            atime_ns=times[0] * _NS + times[1],
+            mtime_ns=times[2] * _NS + times[3],
+            ctime_ns=times[4] * _NS + times[5],
+            btime_ns=times[6],
+            mount_id=times[7],
+        )
 
 
 @message(tag=0x601, receiver="mount_namespace", mode=Mode.REPLY)
@@ -188,7 +235,8 @@ class MagicLink(Message):
 class StatusReply(Message):
     """mount_namespace -> thread_group, reply: the attributes, or the magic link that the walk met."""
 
-    status: FileStatus | None
+    #: A packed FileStatus; b"" when *magic* says where the walk ended.
+    status: bytes
     magic: str
     proc_pid: int
     rest: bytes
@@ -329,9 +377,13 @@ class ChangeAttributes(Message):
     who: Credentials
 
 
+#: struct linux_dirent64 before the name.
+_DIRENT64: Final = struct.Struct("<QqHB")
+
+
 @record
 class DirectoryEntry(Record):
-    """One entry as getdents64(2) gives it."""
+    """One entry as getdents64(2) gives it; messages carry them packed."""
 
     ino: int
     #: Position to continue from after this entry.
@@ -340,12 +392,41 @@ class DirectoryEntry(Record):
     type: int
     name: bytes
 
+    @staticmethod
+    def packed_size(name: bytes) -> int:
+        """Return the bytes of an entry: 19 of header, the name with a NUL, up to a multiple of 8."""
+        return len(name) + 27 & -8
+
+    def pack(self) -> bytes:
+        """Return struct linux_dirent64."""
+        return pack_entry(self.ino, self.offset, self.type, self.name)
+
+    @staticmethod
+    def unpack(packed: bytes) -> list[DirectoryEntry]:
+        """Return the entries of a run of struct linux_dirent64."""
+        entries, position = [], 0
+        while position < len(packed):
+            ino, offset, length, kind = _DIRENT64.unpack_from(packed, position)
+            name = packed[position + _DIRENT64.size : position + length].partition(b"\0")[0]
+            entries.append(DirectoryEntry(ino=ino, offset=offset, type=kind, name=name))
+            position += length
+        return entries
+
+
+def pack_entry(ino: int, offset: int, kind: int, name: bytes) -> bytes:
+    """Return struct linux_dirent64 of one entry."""
+    length = len(name) + 27 & -8
+    return (_DIRENT64.pack(ino, offset, length, kind) + name).ljust(length, b"\0")
+
 
 @message(tag=0x612, receiver="mount_namespace", mode=Mode.REPLY)
 class DirectoryEntries(Message):
     """mount_namespace -> thread_group, reply: entries from the position on; none at the end."""
 
-    entries: tuple[DirectoryEntry, ...]
+    #: A run of struct linux_dirent64.
+    entries: bytes
+    #: Position to continue from.
+    offset: int
 
 
 @message(tag=0x613, receiver="mount_namespace", mode=Mode.ASK, reply=DirectoryEntries)

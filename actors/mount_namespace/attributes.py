@@ -42,17 +42,17 @@ def touch_atime(mount: Mount, inode: Inode) -> None:
     is_old = inode.atime_ns <= max(inode.mtime_ns, inode.ctime_ns) or now - inode.atime_ns >= _DAY_NS
     if is_old and (inode.lower is None or inode.dirty):
         inode.atime_ns = now
-        inode.status = None
+        inode.reply = None
 
 
 def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     """Check all that is asked for, in Linux's order, then change it."""
-    from .tree import file_status
+    from .tree import status_reply
 
     try:
         mount, dentry = tree.find(request.root, request.base, request.path, request.who, request.follow)
     except MagicLinkMet as met:
-        return StatusReply(status=None, magic=met.magic, proc_pid=met.pid, rest=met.rest)
+        return StatusReply(status=b"", magic=met.magic, proc_pid=met.pid, rest=met.rest)
     inode = dentry.inode
     assert inode is not None
     inode.fs.refresh(inode)
@@ -64,7 +64,7 @@ def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     _check_owner_change(inode, request)
     _check_mode_and_times(inode, request)
     _apply(dentry, request, tree.watches)
-    return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
+    return status_reply(mount, dentry)
 
 
 def _check_truncate(mount: Mount, inode: Inode, request: ChangeAttributes) -> None:
@@ -184,4 +184,4 @@ def _drop_privileges(inode: Inode, who: Credentials) -> None:
     if capable(who, CAP_FSETID) or inode.mode & _FORMAT != stat.S_IFREG:
         return
     inode.mode = without_privileges(inode.mode)
-    inode.status = None
+    inode.reply = None

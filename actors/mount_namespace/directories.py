@@ -10,7 +10,7 @@ import stat
 from errno import EINVAL, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
-from ...messages.mount_namespace import Credentials, DirectoryEntries, DirectoryEntry
+from ...messages.mount_namespace import Credentials, DirectoryEntries, pack_entry
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ from .errors import fail
 __all__ = ["read_directory"]
 
 _FORMAT = 0o170000
-#: Bytes of struct linux_dirent64 before the name, and its alignment.
-_HEADER_BYTES, _ALIGNMENT = 19, 8
 _DT_DIR = 4
 #: Nobody in particular: listing needs no permission after open.
 _NOBODY = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=0, tgid=0, tid=0)
@@ -44,8 +42,7 @@ def read_directory(tree: Tree, request: ReadDirectory) -> DirectoryEntries:
         handle.listing = _take_listing(tree, handle)
     touch_atime(handle.mount, inode)
     tree.watches.changed(handle.dentry, Cause.ACCESS)
-    entries = tuple(_fitting(handle, request.offset, request.max_bytes))
-    return DirectoryEntries(entries=entries)
+    return _fitting(handle, max(0, request.offset), request.max_bytes)
 
 
 def _take_listing(tree: Tree, handle: Handle) -> list[tuple[bytes, int, int]]:
@@ -58,24 +55,26 @@ def _take_listing(tree: Tree, handle: Handle) -> list[tuple[bytes, int, int]]:
     return dots + inode.fs.names(dentry, _NOBODY)
 
 
-def _fitting(handle: Handle, offset: int, max_bytes: int) -> list[DirectoryEntry]:
+def _fitting(handle: Handle, offset: int, max_bytes: int) -> DirectoryEntries:
     """Return the entries from *offset* on that fit, without those that are gone."""
     listing = handle.listing
     assert listing is not None
     assert handle.dentry.inode is not None
     children = handle.dentry.children
     only_children = handle.dentry.inode.fs.in_memory and handle.dentry.inode.lower is None
-    entries: list[DirectoryEntry] = []
-    for position in range(max(0, offset), len(listing)):
+    entries: list[bytes] = []
+    for position in range(offset, len(listing)):
         name, ino, kind = listing[position]
-        if position > 1:
+        if position > 1 and (only_children or name in children):
             child = children.get(name)
-            if child is None and only_children or child is not None and child.inode is None:
+            if child is None or child.inode is None:
                 continue
-        max_bytes -= (_HEADER_BYTES + len(name) + _ALIGNMENT) & -_ALIGNMENT
+        entry = pack_entry(ino, position + 1, kind, name)
+        max_bytes -= len(entry)
         if max_bytes < 0:
             if not entries:
                 fail(EINVAL)
             break
-        entries.append(DirectoryEntry(ino=ino, offset=position + 1, type=kind, name=name))
-    return entries
+        entries.append(entry)
+        offset = position + 1
+    return DirectoryEntries(entries=b"".join(entries), offset=offset)

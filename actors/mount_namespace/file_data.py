@@ -150,7 +150,7 @@ class DataStore:
         else:
             self._host.truncate(self.descriptor(inode), size)
         inode.mtime_ns = inode.ctime_ns = now_ns
-        inode.status = None
+        inode.reply = None
         if data.fd >= 0:
             self._stamp(inode, data)
 
@@ -212,7 +212,7 @@ def _set_blocks(inode: Inode, blocks: int) -> None:
     """Keep the file system's account of what its files hold."""
     inode.fs.used_blocks += blocks - inode.blocks
     inode.blocks = blocks
-    inode.status = None
+    inode.reply = None
 
 
 def without_privileges(mode: int) -> int:

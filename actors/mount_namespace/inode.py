@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...messages.mount_namespace import FileStatus
+    from ...messages.mount_namespace import StatusReply
     from .file_data import FileData
     from .file_system import FileSystem
 
@@ -43,8 +43,9 @@ class Inode:
         "pid",
         "proc_file",
         "rdev",
+        "reply",
+        "reply_mount",
         "size",
-        "status",
         "target",
         "uid",
         "xattrs",
@@ -80,8 +81,9 @@ class Inode:
         self.magic = ""
         #: Key of the text generator of a global file of /proc or /sys.
         self.content = ""
-        #: The last reply about it, valid until an attribute changes.
-        self.status: FileStatus | None = None
+        #: The last reply about it, seen through which mount; valid until an attribute changes.
+        self.reply: StatusReply | None = None
+        self.reply_mount = 0
 
 
 class Dentry:

@@ -172,13 +172,13 @@ class TmpFs(FileSystem):
         assert inode is not None
         inode.mtime_ns = inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
-        inode.status = None
+        inode.reply = None
 
     def _touch_inode(self, inode: Inode) -> None:
         self.store.refresh(inode)
         inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
-        inode.status = None
+        inode.reply = None
 
     def link(self, source: Dentry, directory: Dentry, name: bytes) -> None:
         """One more name."""
@@ -252,7 +252,7 @@ class TmpFs(FileSystem):
         inode = dentry.inode
         assert inode is not None
         inode.dirty = True
-        inode.status = None
+        inode.reply = None
         if "times" in fields:
             self.store.set_times(inode)
 

@@ -42,21 +42,23 @@ if TYPE_CHECKING:
     from .inode import Dentry, Inode
     from .mounts import Mount, Place
 
-__all__ = ["Tree", "file_status"]
+__all__ = ["Tree", "status_reply"]
 
 _FORMAT = 0o170000
 _PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
-def file_status(mount: Mount, dentry: Dentry) -> FileStatus:
+def status_reply(mount: Mount, dentry: Dentry) -> StatusReply:
     """Return the attributes of a place; kept with the inode until one changes, since making the reply is what costs."""
     inode = dentry.inode
     assert inode is not None
     inode.fs.refresh(inode)
-    status = inode.status
-    if status is None or status.mount_id != mount.id:
-        status = inode.status = _make_status(inode, dentry, mount.id)
-    return status
+    reply = inode.reply
+    if reply is None or inode.reply_mount != mount.id:
+        status = _make_status(inode, dentry, mount.id)
+        reply = inode.reply = StatusReply(status=status.pack(), magic="", proc_pid=0, rest=b"")
+        inode.reply_mount = mount.id
+    return reply
 
 
 def _make_status(inode: Inode, dentry: Dentry, mount_id: int) -> FileStatus:
@@ -200,7 +202,7 @@ class Tree:
             mount, dentry = self.find(request.root, request.base, request.path, request.who, request.follow)
         except MagicLinkMet as met:
             return _magic_status(met)
-        return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
+        return status_reply(mount, dentry)
 
     def access(self, request: Access) -> StatusReply:
         """access(2): EACCES, or EROFS for writing below a read-only mount."""
@@ -217,7 +219,7 @@ class Tree:
             check_access(inode, request.who, request.want & 7)
         if request.want & WRITE and mount.read_only and kind in _PLAIN_KINDS:
             fail(EROFS)
-        return StatusReply(status=file_status(mount, dentry), magic="", proc_pid=0, rest=b"")
+        return status_reply(mount, dentry)
 
     def read_link(self, request: ReadLink) -> PathText:
         """readlink(2): EINVAL for anything else (ENOENT when *base* itself is meant)."""
@@ -280,4 +282,4 @@ class Tree:
 
 
 def _magic_status(met: MagicLinkMet) -> StatusReply:
-    return StatusReply(status=None, magic=met.magic, proc_pid=met.pid, rest=met.rest)
+    return StatusReply(status=b"", magic=met.magic, proc_pid=met.pid, rest=met.rest)

@@ -115,14 +115,15 @@ class Credentials:
         capabilities = self.effective
         if real:
             capabilities = self.permitted if self.ruid == 0 else 0
-        return FileCredentials(
-            fsuid=self.ruid if real else self.fsuid,
-            fsgid=self.rgid if real else self.fsgid,
-            groups=self.groups,
-            capabilities=capabilities,
-            tgid=task.group.pid,
-            tid=task.tid,
-        )
+        uid, gid = (self.ruid, self.rgid) if real else (self.fsuid, self.fsgid)
+        made_of = (uid, gid, self.groups, capabilities, task.group.pid, task.tid)
+        known = task.file_credentials
+        if known is None or known[0] != made_of:
+            made = FileCredentials(
+                fsuid=uid, fsgid=gid, groups=self.groups, capabilities=capabilities, tgid=task.group.pid, tid=task.tid
+            )
+            known = task.file_credentials = made_of, made
+        return known[1]
 
     # -- changes of user ids (cap_task_fix_setuid) --------------------------------------------------------------
 

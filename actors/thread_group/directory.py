@@ -11,7 +11,7 @@ import stat
 from errno import EBADF, EINVAL, EISDIR
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ...messages.mount_namespace import DirectoryEntry, ReadDirectory
+from ...messages.mount_namespace import DirectoryEntries, ReadDirectory, pack_entry
 from ...messages.task_set import ReadProc
 from ..runtime.actor import Ask
 from .open_file import Identity, OpenFile
@@ -26,7 +26,6 @@ __all__ = ["DescriptorDirectory", "Directory", "PathFile"]
 
 #: Inode numbers of the names in /proc/PID/fd; nobody compares them.
 _DESCRIPTOR_INO: Final = 1 << 40
-_HEADER_BYTES: Final = 19
 
 
 class Directory(OpenFile):
@@ -42,10 +41,9 @@ class Directory(OpenFile):
         self.offset = 0
 
     def entries(self, task: Task, max_bytes: int) -> Asking:
-        """Return the next entries that fit; the caller moves ``offset``. ENOENT, EINVAL."""
+        """Return the next DirectoryEntries that fit; the caller moves ``offset``. ENOENT, EINVAL."""
         request = ReadDirectory(handle=self.handle, offset=self.offset, max_bytes=max_bytes)
-        reply = yield Ask(self.identity.namespace, request)
-        return reply.entries
+        return (yield Ask(self.identity.namespace, request))
 
     def pull(self, task: Task, count: int, offset: int | None) -> Any:
         """A directory is not read so."""
@@ -95,7 +93,7 @@ class DescriptorDirectory(Directory):
         # As proc_readfd_common numbers them: a descriptor's position does not depend on who else is there, so that a
         # reader who closes what it has read misses nothing.
         listed = [(0, b".", 4), (1, b"..", 4), *((int(name) + 2, name, kind) for name in names)]
-        return _fitting([entry for entry in listed if entry[0] >= self.offset], max_bytes)
+        return _fitting([entry for entry in listed if entry[0] >= self.offset], max_bytes, self.offset)
         yield  # a generator, like the base's
 
     def state(self) -> dict[str, Any]:
@@ -103,16 +101,18 @@ class DescriptorDirectory(Directory):
         return {**super().state(), "pid": self.pid, "name": self.name}
 
 
-def _fitting(listed: list[tuple[int, bytes, int]], max_bytes: int) -> tuple[DirectoryEntry, ...]:
-    entries: list[DirectoryEntry] = []
+def _fitting(listed: list[tuple[int, bytes, int]], max_bytes: int, offset: int) -> DirectoryEntries:
+    entries: list[bytes] = []
     for position, name, kind in listed:
-        max_bytes -= (_HEADER_BYTES + len(name) + 8) & -8
+        entry = pack_entry(_DESCRIPTOR_INO + position, position + 1, kind, name)
+        max_bytes -= len(entry)
         if max_bytes < 0:
             if not entries:
                 raise OSError(EINVAL, "")
             break
-        entries.append(DirectoryEntry(ino=_DESCRIPTOR_INO + position, offset=position + 1, type=kind, name=name))
-    return tuple(entries)
+        entries.append(entry)
+        offset = position + 1
+    return DirectoryEntries(entries=b"".join(entries), offset=offset)
 
 
 class PathFile(OpenFile):

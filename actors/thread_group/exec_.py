@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...config.logging import get_logger
 from ...messages.base import Done
-from ...messages.mount_namespace import BecomeWorkingDirectory, GetStatus
+from ...messages.mount_namespace import BecomeWorkingDirectory, FileStatus, GetStatus
 from ...messages.task_set import Executed
 from ...platform.interface import HostTaskDied
 from ..runtime.actor import Ask
@@ -79,7 +79,7 @@ def _owner_after(task: Task, file: OpenFile) -> Asking:
     if not (set_uid or set_gid) or not file.handle:
         return _Owner(None, None)
     request = GetStatus(root=task.group.fs.root, base=file.handle, path=b"", follow=True, who=who(task))
-    status = (yield Ask(task.group.mount_namespace, request)).status
+    status = FileStatus.unpack((yield Ask(task.group.mount_namespace, request)).status)
     return _Owner(status.uid if set_uid else None, status.gid if set_gid else None)
 
 

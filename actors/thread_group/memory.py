@@ -222,11 +222,11 @@ class MemoryManager(UserAccess):
         if vma.file is not None and vma.file not in self.vmas.file_users:
             vma.file.hold()
         self.vmas.insert(vma)
-        self._hit = NOWHERE
+        self._hit = self._write_hit = NOWHERE
 
     def _changed(self) -> None:
         """The list has lost mappings: forget the last hit, and let files go that have none left."""
-        self._hit = NOWHERE
+        self._hit = self._write_hit = NOWHERE
         users = self.vmas.file_users
         if 0 in users.values():
             for file in [file for file, count in users.items() if count == 0]:
@@ -236,7 +236,7 @@ class MemoryManager(UserAccess):
     def set_flags(self, start: int, end: int, clear: int, put: int) -> None:
         """Change VM_* flags of everything mapped in the range."""
         self.vmas.set_flags(start, end, clear, put)
-        self._hit = NOWHERE
+        self._hit = self._write_hit = NOWHERE
 
     def _replace(self, vma: Vma) -> None:
         """Put *vma* in place of whatever is mapped there."""

@@ -11,7 +11,7 @@ import stat
 from errno import ELOOP, ENOENT, ENOTDIR, ENXIO
 from typing import TYPE_CHECKING, Any, Final
 
-from ...messages.mount_namespace import GetStatus, KeepHandle, Open, Opened, ReleaseHandle
+from ...messages.mount_namespace import FileStatus, GetStatus, KeepHandle, Open, Opened, ReleaseHandle
 from ..runtime.actor import Ask
 from . import terminal
 from .device import DEVICES
@@ -104,7 +104,7 @@ def _path_file(task: Task, handle: int, flags: int) -> Asking:
     """O_PATH through a magic link: one more reference to the same place."""
     namespace = task.group.mount_namespace
     request = GetStatus(root=task.group.fs.root, base=handle, path=b"", follow=True, who=who(task))
-    status = (yield Ask(namespace, request)).status
+    status = FileStatus.unpack((yield Ask(namespace, request)).status)
     task.worker.tell(namespace, KeepHandle(handle=handle))
     identity = Identity(mode=status.mode, ino=status.ino, dev=status.dev, handle=handle, namespace=namespace)
     return PathFile(task.worker, identity, flags)
@@ -195,6 +195,6 @@ def _wait_for_reader(task: Task, base: int, path: bytes) -> Asking:
     """ENXIO of an opening for writing: a FIFO without readers is waited for, anything else stays an error."""
     request = GetStatus(root=task.group.fs.root, base=base, path=path, follow=True, who=who(task))
     status = (yield Ask(task.group.mount_namespace, request)).status
-    if status is None or not stat.S_ISFIFO(status.mode):
+    if not status or not stat.S_ISFIFO(FileStatus.unpack(status).mode):
         raise OSError(ENXIO, "")
     return Block(channels=(("fifo",),), deadline_ns=task.worker.clock.monotonic_ns() + _FIFO_RETRY_NS)

@@ -27,9 +27,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import MAX_FILE_TIME_S
 from ...messages.mount_namespace import (
+    STAT_BYTES,
     Access,
     BecomeWorkingDirectory,
     ChangeAttributes,
+    DirectoryEntries,
+    DirectoryEntry,
     FileStatus,
     GetFileSystemStatus,
     GetPath,
@@ -78,6 +81,10 @@ class At(enum.IntFlag):
     STATX_SYNC_TYPE = 0x6000
 
 
+# Plain integers: an operation on an IntFlag is a call of a function in Python.
+_NOFOLLOW, _EMPTY_PATH, _EACCESS = int(At.SYMLINK_NOFOLLOW), int(At.EMPTY_PATH), int(At.EACCESS)
+
+
 def _check(flags: int, allowed: int) -> None:
     if flags & ~int(allowed):
         raise OSError(EINVAL, "")
@@ -94,7 +101,7 @@ def _start(task: Task, dirfd: int, path: bytes, flags: int = 0) -> int | OpenFil
     """Return the handle from which a request starts; with AT_EMPTY_PATH and no path, what *dirfd* itself is."""
     if path:
         return base_of(task, dirfd, path)
-    if not flags & At.EMPTY_PATH:
+    if not flags & _EMPTY_PATH:
         raise OSError(ENOENT, "")
     if dirfd == AT_FDCWD:
         return task.group.fs.cwd
@@ -111,53 +118,52 @@ def _ask(task: Task, start: int | OpenFile, path: bytes, build: Callable[[int, b
 
 # -- stat -----------------------------------------------------------------------------------------------------------
 
-_STAT: Final = struct.Struct("<QQQIII4xQqqqqQqQqQ24x")
 _STATX: Final = struct.Struct("<IIQIIIH2xQQQQqI4xqI4xqI4xqI4xIIIIQII96x")
 _STATX_RESERVED: Final = 0x80000000
 _STATX_BASIC_STATS: Final = 0x7FF
 _STATX_BTIME, _STATX_MNT_ID = 0x800, 0x1000
 _STATX_ATTR_MOUNT_ROOT: Final = 0x2000
-_STAT_FLAGS: Final = At.SYMLINK_NOFOLLOW | At.NO_AUTOMOUNT | At.EMPTY_PATH | At.STATX_SYNC_TYPE
+_STAT_FLAGS: Final = int(At.SYMLINK_NOFOLLOW | At.NO_AUTOMOUNT | At.EMPTY_PATH | At.STATX_SYNC_TYPE)
+_SYNC_TYPE: Final = int(At.STATX_SYNC_TYPE)
 
 
 def status_of(task: Task, start: int | OpenFile, path: bytes, *, follow: bool = True) -> Asking:
-    """Return the FileStatus of a path, of a handle (b"") or of an open file."""
-    caller, root = who(task), task.group.fs.root
-    reply = yield from _ask(
+    """Return the packed FileStatus of a path, of a handle (b"") or of an open file."""
+    group = task.group
+    if isinstance(start, OpenFile):
+        return (yield from _local_status(task, start))
+    root, caller = group.fs.root, who(task)
+    reply = yield Ask(group.mount_namespace, GetStatus(root=root, base=start, path=path, follow=follow, who=caller))
+    if not reply.magic:
+        return reply.status
+    reply = yield from ask_path(
         task, start, path, lambda base, rest: GetStatus(root=root, base=base, path=rest, follow=follow, who=caller)
     )
-    if not isinstance(reply, OpenFile):
-        return reply.status
-    if reply.path.startswith(b"/dev/"):
-        return (yield from _status_of_namesake(task, reply))
-    return reply.local_status(task.group)
+    if isinstance(reply, OpenFile):
+        return (yield from _local_status(task, reply))
+    return reply.status
 
 
-def _status_of_namesake(task: Task, file: OpenFile) -> Asking:
-    """A device that came from the host has a node in the sandbox; ttyname(3) compares the numbers of the two."""
-    request = GetStatus(root=task.group.fs.root, base=task.group.fs.root, path=file.path, follow=True, who=who(task))
+def _local_status(task: Task, file: OpenFile) -> Asking:
+    """Return the packed status of a file that MountNamespace does not know.
+
+    A device that came from the host has a node in the sandbox; ttyname(3) compares the numbers of the two.
+    """
+    group = task.group
+    local = file.local_status(group).pack()
+    if not file.path.startswith(b"/dev/"):
+        return local
+    request = GetStatus(root=group.fs.root, base=group.fs.root, path=file.path, follow=True, who=who(task))
     try:
-        status = (yield Ask(task.group.mount_namespace, request)).status
+        packed = (yield Ask(group.mount_namespace, request)).status
     except OSError:
-        status = None
-    if status is None or status.rdev != file.identity.rdev:
-        return file.local_status(task.group)
-    return status
-
-
-def pack_stat(s: FileStatus) -> bytes:
-    """struct stat of x86-64."""
-    return _STAT.pack(
-        *(s.dev, s.ino, s.nlink, s.mode, s.uid, s.gid, s.rdev, s.size, s.blksize, s.blocks),
-        *divmod(s.atime_ns, _NS),
-        *divmod(s.mtime_ns, _NS),
-        *divmod(s.ctime_ns, _NS),
-    )
+        return local
+    return packed if packed and FileStatus.unpack(packed).rdev == file.identity.rdev else local
 
 
 def _stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool = True) -> Asking:
     status = yield from status_of(task, start, path, follow=follow)
-    task.memory.write(buffer, pack_stat(status))
+    task.memory.write(buffer, status[:STAT_BYTES])
     return 0
 
 
@@ -182,7 +188,7 @@ def fstat(task: Task, fd: S32, buffer: Address) -> Any:
 
 def _path_or_empty(task: Task, address: int, flags: int) -> bytes:
     """A null pointer is an empty path where AT_EMPTY_PATH allows one (since Linux 6.11)."""
-    return b"" if not address and flags & At.EMPTY_PATH else task.memory.read_path(address)
+    return b"" if not address and flags & _EMPTY_PATH else task.memory.read_path(address)
 
 
 @syscall(262)
@@ -190,19 +196,19 @@ def newfstatat(task: Task, dirfd: S32, path: Address, buffer: Address, flags: S3
     """fstatat(2): EBADF, EINVAL for unknown flags, ENOTDIR and stat(2)'s errnos."""
     _check(flags, _STAT_FLAGS)
     name = _path_or_empty(task, path, flags)
-    follow = not flags & At.SYMLINK_NOFOLLOW
+    follow = not flags & _NOFOLLOW
     return _stat(task, _start(task, dirfd, name, flags), name, buffer, follow=follow)
 
 
 @syscall(332)
 def statx(task: Task, dirfd: S32, path: Address, flags: U32, mask: U32, buffer: Address) -> Asking:
     """statx(2): extended attributes of a file. EBADF, EINVAL for unknown flags or mask, and stat(2)'s errnos."""
-    if mask & _STATX_RESERVED or flags & At.STATX_SYNC_TYPE == At.STATX_SYNC_TYPE:
+    if mask & _STATX_RESERVED or flags & _SYNC_TYPE == _SYNC_TYPE:
         raise OSError(EINVAL, "")
     _check(flags, _STAT_FLAGS)
     name = _path_or_empty(task, path, flags)
-    status = yield from status_of(task, _start(task, dirfd, name, flags), name, follow=not flags & At.SYMLINK_NOFOLLOW)
-    task.memory.write(buffer, _pack_statx(status))
+    status = yield from status_of(task, _start(task, dirfd, name, flags), name, follow=not flags & _NOFOLLOW)
+    task.memory.write(buffer, _pack_statx(FileStatus.unpack(status)))
     return 0
 
 
@@ -236,7 +242,7 @@ def faccessat(task: Task, dirfd: S32, path: PathName, mode: U32) -> Asking:
 @syscall(439)
 def faccessat2(task: Task, dirfd: S32, path: Address, mode: U32, flags: U32) -> Asking:
     """faccessat2(2): faccessat with AT_EACCESS, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH. EINVAL and access(2)'s errnos."""
-    _check(flags, At.EACCESS | At.SYMLINK_NOFOLLOW | At.EMPTY_PATH)
+    _check(flags, _EACCESS | _NOFOLLOW | _EMPTY_PATH)
     if mode & ~7:
         raise OSError(EINVAL, "")
     return _access(task, dirfd, _path_or_empty(task, path, flags), mode, flags)
@@ -245,14 +251,21 @@ def faccessat2(task: Task, dirfd: S32, path: Address, mode: U32, flags: U32) -> 
 def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> Asking:
     if mode & ~7:
         raise OSError(EINVAL, "")
-    caller = task.group.credentials.for_files(task, real=not flags & At.EACCESS)
-    root, follow = task.group.fs.root, not flags & At.SYMLINK_NOFOLLOW
-    yield from _ask(
-        task,
-        _start(task, dirfd, path, flags),
-        path,
-        lambda base, rest: Access(root=root, base=base, path=rest, want=mode, follow=follow, who=caller),
-    )
+    group = task.group
+    caller = group.credentials.for_files(task, real=not flags & _EACCESS)
+    root, follow = group.fs.root, not flags & _NOFOLLOW
+    start = _start(task, dirfd, path, flags)
+    if isinstance(start, OpenFile):
+        return 0
+    request = Access(root=root, base=start, path=path, want=mode, follow=follow, who=caller)
+    reply = yield Ask(group.mount_namespace, request)
+    if reply.magic:
+        yield from ask_path(
+            task,
+            start,
+            path,
+            lambda base, rest: Access(root=root, base=base, path=rest, want=mode, follow=follow, who=caller),
+        )
     return 0
 
 
@@ -366,58 +379,46 @@ def umask(task: Task, mask: U32) -> int:
 
 # -- reading directories --------------------------------------------------------------------------------------------
 
-_DIRENT64: Final = struct.Struct("<QqHB")
 _DIRENT: Final = struct.Struct("<QqH")
 
 
 @syscall(217)
 def getdents64(task: Task, fd: S32, buffer: Address, size: U32) -> Asking:
     """getdents64(2): the next entries of a directory. EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR."""
-    return _getdents(task, fd, buffer, size, _pack_dirent64)
+    return _getdents(task, fd, buffer, size, bytes)
 
 
 @syscall(78)
 def getdents(task: Task, fd: S32, buffer: Address, size: U32) -> Asking:
     """getdents(2): as getdents64, in the old format. EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR."""
-    return _getdents(task, fd, buffer, size, _pack_dirent)
+    return _getdents(task, fd, buffer, size, _in_old_format)
 
 
-def _getdents(task: Task, fd: int, buffer: int, size: int, pack: Callable[[Any], bytes]) -> Asking:
+def _getdents(task: Task, fd: int, buffer: int, size: int, convert: Callable[[bytes], bytes]) -> Asking:
     file = task.group.files.get(fd)
     if not isinstance(file, Directory):
         raise OSError(ENOTDIR, "")
     file.hold()
     try:
-        entries = yield from file.entries(task, min(size, 1 << 20))
-        if not isinstance(entries, tuple):
-            return entries
-        packed = [pack(entry) for entry in entries]
-        total = 0
-        for index, data in enumerate(packed):
-            if total + len(data) > size:
-                packed, entries = packed[:index], entries[:index]
-                if not index:
-                    raise OSError(EINVAL, "")
-                break
-            total += len(data)
-        task.memory.write(buffer, b"".join(packed))
-        if entries:
-            file.offset = entries[-1].offset
-        return total
+        reply = yield from file.entries(task, min(size, 1 << 20))
+        if type(reply) is not DirectoryEntries:
+            return reply
+        if reply.entries:
+            task.memory.write(buffer, convert(reply.entries))
+            file.offset = reply.offset
+        return len(reply.entries)
     finally:
         file.release()
 
 
-def _pack_dirent64(entry: Any) -> bytes:
-    length = (_DIRENT64.size + len(entry.name) + 8) & -8
-    head = _DIRENT64.pack(entry.ino, entry.offset, length, entry.type)
-    return bytes((head + entry.name).ljust(length, b"\0"))
-
-
-def _pack_dirent(entry: Any) -> bytes:
-    length = (_DIRENT.size + len(entry.name) + 2 + 7) & -8
-    head = _DIRENT.pack(entry.ino, entry.offset, length)
-    return bytes((head + entry.name).ljust(length - 1, b"\0") + bytes([entry.type]))
+def _in_old_format(entries: bytes) -> bytes:
+    """struct linux_dirent: as long as the new one, with the type in its last byte."""
+    converted = []
+    for entry in DirectoryEntry.unpack(entries):
+        length = DirectoryEntry.packed_size(entry.name)
+        head = _DIRENT.pack(entry.ino, entry.offset, length)
+        converted.append((head + entry.name).ljust(length - 1, b"\0") + bytes([entry.type]))
+    return b"".join(converted)
 
 
 # -- making and removing names --------------------------------------------------------------------------------------
@@ -676,9 +677,9 @@ def fchmodat(task: Task, dirfd: S32, path: PathName, mode: U32) -> Asking:
 @syscall(452)
 def fchmodat2(task: Task, dirfd: S32, path: Address, mode: U32, flags: U32) -> Asking:
     """fchmodat2(2): fchmodat with AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH. EINVAL, EOPNOTSUPP and chmod(2)'s errnos."""
-    _check(flags, At.SYMLINK_NOFOLLOW | At.EMPTY_PATH)
+    _check(flags, _NOFOLLOW | _EMPTY_PATH)
     name = _path_or_empty(task, path, flags)
-    start, follow = _start(task, dirfd, name, flags), not flags & At.SYMLINK_NOFOLLOW
+    start, follow = _start(task, dirfd, name, flags), not flags & _NOFOLLOW
     return _change(task, start, name, _Change(mode=mode & 0o7777), follow=follow)
 
 
@@ -707,9 +708,9 @@ def fchown(task: Task, fd: S32, uid: U32, gid: U32) -> Asking:
 @syscall(260)
 def fchownat(task: Task, dirfd: S32, path: Address, uid: U32, gid: U32, flags: S32) -> Asking:
     """fchownat(2): chown relative to a directory, with AT_* flags. EBADF, EINVAL and chown(2)'s errnos."""
-    _check(flags, At.SYMLINK_NOFOLLOW | At.EMPTY_PATH)
+    _check(flags, _NOFOLLOW | _EMPTY_PATH)
     name = _path_or_empty(task, path, flags)
-    start, follow = _start(task, dirfd, name, flags), not flags & At.SYMLINK_NOFOLLOW
+    start, follow = _start(task, dirfd, name, flags), not flags & _NOFOLLOW
     return _change(task, start, name, _owner(uid, gid), follow=follow)
 
 
@@ -750,9 +751,9 @@ def utimensat(task: Task, dirfd: S32, path: Address, times: Address, flags: S32)
         if flags:
             raise OSError(EINVAL, "")
         return _change(task, _start_of_file(task, dirfd), b"", change)
-    _check(flags, At.SYMLINK_NOFOLLOW | At.EMPTY_PATH)
+    _check(flags, _NOFOLLOW | _EMPTY_PATH)
     name = task.memory.read_path(path)
-    start, follow = _start(task, dirfd, name, flags), not flags & At.SYMLINK_NOFOLLOW
+    start, follow = _start(task, dirfd, name, flags), not flags & _NOFOLLOW
     return _change(task, start, name, change, follow=follow)
 
 

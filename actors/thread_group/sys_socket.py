@@ -30,7 +30,7 @@ from errno import (
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ...messages.mount_namespace import Access, GetStatus, MakeNode
+from ...messages.mount_namespace import Access, FileStatus, GetStatus, MakeNode
 from ..runtime.actor import Ask
 from . import signals, transfer
 from .credentials import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
@@ -182,7 +182,7 @@ def _bind_path(task: Task, file: SocketFile, path: bytes) -> Asking:
     except FileExistsError as error:
         raise OSError(EADDRINUSE if error.errno == EEXIST else error.errno, "") from None
     request = GetStatus(root=root, base=base, path=path, follow=False, who=caller)
-    status = (yield Ask(group.mount_namespace, request)).status
+    status = FileStatus.unpack((yield Ask(group.mount_namespace, request)).status)
     task.worker.files.unix_names.bind(file, ("inode", status.dev, status.ino), path)
     return 0
 
@@ -202,9 +202,10 @@ def _find(task: Task, name: bytes, type_: int) -> Asking:
             name,
             lambda base, rest: Access(root=root, base=base, path=rest, want=os.W_OK, follow=True, who=caller),
         )
-        if isinstance(reply, OpenFile) or not stat.S_ISSOCK(reply.status.mode):
+        status = None if isinstance(reply, OpenFile) else FileStatus.unpack(reply.status)
+        if status is None or not stat.S_ISSOCK(status.mode):
             raise OSError(ECONNREFUSED, "")
-        key = ("inode", reply.status.dev, reply.status.ino)
+        key = ("inode", status.dev, status.ino)
     bound = names.find(key)
     if bound is None:
         raise OSError(ECONNREFUSED, "")

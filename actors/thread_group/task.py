@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from ...messages.base import Message
+    from ...messages.mount_namespace import Credentials as FileCredentials
     from ...messages.thread_group import Answer
     from ...platform.interface import HostTask
     from .actor import ThreadGroup
@@ -126,6 +127,7 @@ class Task:
         "block",
         "clear_child_tid",
         "command",
+        "file_credentials",
         "group",
         "held",
         "host",
@@ -188,6 +190,8 @@ class Task:
         #: The (group serial, tid) that waits until we exec or exit, for vfork.
         self.vfork_parent: tuple[int, int] | None = None
         self.start_ns = 0
+        #: What MountNamespace was told last of the caller, and of which values it was made.
+        self.file_credentials: tuple[tuple[Any, ...], FileCredentials] | None = None
         self.scheduling = Scheduling()
 
     def advance(self, new: RunState) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["UserAccess"]
 
 _PATH_MAX: Final = 4096
+#: Most paths are shorter than this.
+_SHORT_PATH: Final = 256
 _UIO_MAXIOV: Final = 1024
 #: What one read or write transfers at most (MAX_RW_COUNT).
 _MAX_RW_COUNT: Final = 0x7FFF_F000
@@ -42,8 +44,9 @@ class UserAccess:
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
         self.vmas = VmaList()
-        #: The mapping that the last access hit; reset whenever the list changes.
+        #: The mappings that the last reading and the last writing access hit; forgotten whenever the list changes.
         self._hit = NOWHERE
+        self._write_hit = NOWHERE
 
     # -- whole ranges -------------------------------------------------------------------------------------------
 
@@ -63,7 +66,7 @@ class UserAccess:
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Copy *data* in. EFAULT unless all of it is writable; nothing is written then."""
         length = len(data)
-        hit = self._hit
+        hit = self._write_hit
         if not (hit.start <= address and address + length <= hit.end and hit.flags & VM_WRITE):
             if not length:
                 return
@@ -79,6 +82,9 @@ class UserAccess:
 
     def check_writable(self, address: int, length: int) -> None:
         """Raise EFAULT unless the whole range is writable."""
+        hit = self._write_hit
+        if hit.start <= address and address + length <= hit.end and hit.flags & VM_WRITE:
+            return
         if length > 0 and self._accessible(address, length, VM_WRITE) < length:
             raise _fault()
 
@@ -86,11 +92,13 @@ class UserAccess:
 
     def read_partial(self, address: int, length: int) -> bytes:
         """Copy up to *length* bytes, until the first that is not readable. EFAULT when that is the first one."""
-        if length <= 0:
-            return b""
-        length = self._accessible(address, length, VM_ACCESS)
-        if not length:
-            raise _fault()
+        hit = self._hit
+        if not (hit.start <= address and address + length <= hit.end and hit.flags & VM_ACCESS):
+            if length <= 0:
+                return b""
+            length = self._accessible(address, length, VM_ACCESS)
+            if not length:
+                raise _fault()
         return self.space.read(address, length)
 
     def write_partial(self, address: int, data: bytes | bytearray | memoryview) -> int:
@@ -107,7 +115,10 @@ class UserAccess:
         vma = self.vmas.find(address)
         if vma is None or not vma.flags & want:
             return 0
-        self._hit = vma
+        if want == VM_WRITE:
+            self._write_hit = vma
+        else:
+            self._hit = vma
         end = address + length
         reached = vma.end
         while reached < end:
@@ -139,6 +150,13 @@ class UserAccess:
 
     def read_path(self, address: int) -> bytes:
         """Return a path. EFAULT, ENAMETOOLONG when it does not fit in 4096 bytes with its NUL."""
+        hit = self._hit
+        if hit.start <= address < hit.end and hit.flags & VM_ACCESS:
+            # Mappings end with pages, so this piece is in one.
+            piece = self.space.read(address, min(_SHORT_PATH, PAGE_SIZE - (address & PAGE_SIZE - 1)))
+            end = piece.find(0)
+            if end >= 0:
+                return piece[:end]
         path = self.read_string(address, _PATH_MAX)
         if len(path) >= _PATH_MAX:
             raise OSError(ENAMETOOLONG, "path too long")

@@ -248,21 +248,18 @@ class Guest(Side):
 
     def status(self, path: bytes, follow: bool = True) -> m.FileStatus:
         found = self.tree.get_status(m.GetStatus(**self.at(path, follow=follow))).status
-        assert found is not None
-        return found
+        return m.FileStatus.unpack(found)
 
     def handle_status(self, handle: int) -> m.FileStatus:
         fields = self.at(b"", follow=True, base=handle)
         found = self.tree.get_status(m.GetStatus(**fields)).status
-        assert found is not None
-        return found
+        return m.FileStatus.unpack(found)
 
     def change(self, path: bytes, **fields: Any) -> m.FileStatus:
         nothing = dict.fromkeys(("mode", "uid", "gid", "atime_ns", "mtime_ns", "size"))
         request = m.ChangeAttributes(**{**self.at(path, follow=True), **nothing, **fields})
         found = attributes.change_attributes(self.tree, request).status
-        assert found is not None
-        return found
+        return m.FileStatus.unpack(found)
 
     def entries(self, path: bytes, max_bytes: int = 4096) -> list[m.DirectoryEntry]:
         opened = self.opened(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -270,7 +267,7 @@ class Guest(Side):
         while True:
             offset = found[-1].offset if found else 0
             request = m.ReadDirectory(handle=opened.handle, offset=offset, max_bytes=max_bytes)
-            more = directories.read_directory(self.tree, request).entries
+            more = m.DirectoryEntry.unpack(directories.read_directory(self.tree, request).entries)
             if not more:
                 self.release(opened)
                 return found

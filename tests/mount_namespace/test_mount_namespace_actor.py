@@ -78,7 +78,7 @@ def test_file_is_opened_and_locked_over_messages(worker: Worker) -> None:
         fd = worker.node.descriptors.take(opened.token)
         os.write(fd, b"hello")
         os.close(fd)
-        status = (yield Ask(namespace, m.GetStatus(**at, follow=True))).status
+        status = m.FileStatus.unpack((yield Ask(namespace, m.GetStatus(**at, follow=True))).status)
         assert (status.size, status.mode & 0o777) == (5, 0o600)
         lock = {"handle": opened.handle, "family": "posix", "start": 0, "length": 0, "test": False}
         nobody, waiting = {"wait_group": 0, "wait_tid": 0}, {"wait_group": 1, "wait_tid": 9}

@@ -159,10 +159,11 @@ def test_thousands_of_entries_are_removed_while_they_are_listed(guest: Guest) ->
     guest.rmdir(b"/d")
 
 
-def _read(guest: Guest, handle: int, offset: int, max_bytes: int) -> tuple[m.DirectoryEntry, ...]:
+def _read(guest: Guest, handle: int, offset: int, max_bytes: int) -> list[m.DirectoryEntry]:
     from greenroom.actors.mount_namespace.directories import read_directory
 
-    return read_directory(guest.tree, m.ReadDirectory(handle=handle, offset=offset, max_bytes=max_bytes)).entries
+    request = m.ReadDirectory(handle=handle, offset=offset, max_bytes=max_bytes)
+    return m.DirectoryEntry.unpack(read_directory(guest.tree, request).entries)
 
 
 def test_listing_names_types_and_inodes(guest: Guest) -> None:

@@ -24,13 +24,14 @@ _TASK_OTHERS = {
     *("block", "timer"),  # a parked call is called again
     *("interrupted", "petition_interrupted"),  # set only while a handler runs, or with an answer on its way
     "work",  # always set by a load
+    "file_credentials",  # made anew from the process's
 }
 _GROUP_OTHERS = {
     *("group", "worker", "tasks", "memory", "files", "fs", "credentials", "limits", "signals", "timers", "times"),
     *("stop_epoch", "_stop_promise"),  # the load's
 }
 _MEMORY_OTHERS = {
-    *("vmas", "executable", "future_flags", "max_rss_kib", "space", "_users", "_hit"),
+    *("vmas", "executable", "future_flags", "max_rss_kib", "space", "_users", "_hit", "_write_hit"),
 }
 
 
@@ -55,7 +56,7 @@ def test_every_field_of_a_group_is_accounted_for() -> None:
 
 
 def test_every_field_of_a_memory_is_accounted_for() -> None:
-    assert _assigned(MemoryManager) | {"vmas", "space", "_hit"} == {*memory._INHERITED, *_MEMORY_OTHERS}
+    assert _assigned(MemoryManager) | {"vmas", "space", "_hit", "_write_hit"} == {*memory._INHERITED, *_MEMORY_OTHERS}
 
 
 @pytest.mark.parametrize(
