@@ -16,10 +16,10 @@ clocks.  If it is not, or jumps (a virtual machine that moved), there is no scal
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from ...config.logging import get_logger
 from .instructions import cpuid, tick_reader
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _CLOCK_SOURCE: Final = "/sys/devices/system/clocksource/clocksource0/current_clo
 #: Clock sources of Linux that are the TSC, scaled.
 _TSC_SOURCES: Final = frozenset(("tsc", "kvm-clock"))
 
-_log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class TimeSource(Protocol):
@@ -111,7 +111,7 @@ def is_trustworthy() -> bool:
     known = cpuid(0x8000_0000)[0] >= _INVARIANT_LEAF
     invariant = known and bool(cpuid(_INVARIANT_LEAF)[3] & _INVARIANT_TSC)
     trusted = invariant and source in _TSC_SOURCES
-    _log.debug("clocks by TSC: %s (invariant: %s, the host's clock source: %s)", trusted, invariant, source)
+    log.debug("clocks by TSC" if trusted else "clocks by system calls", invariant=invariant, clock_source=source)
     return trusted
 
 
@@ -206,7 +206,7 @@ class TickClock:
         self._multiplier = 0
         self._jumps += 1
         if self._jumps > _MOST_JUMPS:
-            _log.warning("the time stamp counter jumps: clocks are read by system calls")
+            log.warning("the time stamp counter jumps: clocks by system calls", jumps=self._jumps)
             self._reference = None
 
     def _sample(self) -> _Sample:
