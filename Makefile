@@ -21,11 +21,14 @@ RUN_PACKAGES := python3 python3-venv
 # What the tests run inside sandboxes, beside what every Debian has.
 TEST_PACKAGES := $(RUN_PACKAGES) bash binutils busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
 	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
+# What the benchmark's programs are made of, and what it compares with.
+BENCH_PACKAGES := $(RUN_PACKAGES) findutils gcc git libc6-dev make sqlite3 tar
+PEER_PACKAGES := bubblewrap proot runsc strace
 
 # Tests that start a platform in pytest's own process.
 ALONE := tests/platform tests/thread_group
 
-.PHONY: help run test lint format typecheck bench golden vdso setup setup-dev clean
+.PHONY: help run test lint format typecheck bench results peers golden vdso setup setup-dev setup-bench clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,8 +61,16 @@ typecheck: setup-dev ## check types, of the package and of each folder of tests
 			--explicit-package-bases --follow-imports=silent --no-warn-unused-ignores \
 			$(addprefix --disable-error-code=,$(LENIENT)) *.py) || exit; done
 
-bench: setup-dev ## compare with native, and with proot, strace and runsc where they are: ARGS="--json FILE"
+bench: setup-bench ## measure next to native and to the peers, in 3 minutes; ARGS="--help" has the options
 	$(BIN)/python -m greenroom.bench $(ARGS)
+
+results: setup-bench ## measure everything, in 12 minutes, and keep it in bench/RESULTS.md; the machine should be quiet
+	$(BIN)/python -m greenroom.bench --full \
+		--json bench/results.json --markdown bench/RESULTS.md --svg bench/results.svg $(ARGS)
+
+peers: setup-bench ## install what the benchmark compares with: Debian's runsc, proot, strace and bubblewrap, PyPI's sandlock
+	@$(call need_packages,$(PEER_PACKAGES))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check sandlock
 
 golden: setup-dev ## record the golden traces anew, after a change of what the actors say or ask: look at what changed
 	$(BIN)/python tests/replay/record.py
@@ -69,6 +80,7 @@ vdso: setup-dev ## make the vDSO's image anew, after a change of its source
 
 setup: $(STATE)/run
 setup-dev: $(STATE)/dev
+setup-bench: $(STATE)/bench
 
 $(STATE)/run: pyproject.toml
 	@$(call need_packages,$(RUN_PACKAGES))
@@ -81,6 +93,11 @@ $(STATE)/run: pyproject.toml
 $(STATE)/dev: pyproject.toml Makefile $(STATE)/run
 	@$(call need_packages,$(TEST_PACKAGES))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mkdir -p $(STATE) && touch $@
+
+$(STATE)/bench: pyproject.toml Makefile $(STATE)/run
+	@$(call need_packages,$(BENCH_PACKAGES))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@mkdir -p $(STATE) && touch $@
 
 clean: ## remove what the other tasks made

@@ -1,211 +1,144 @@
-"""``make bench``: the price of a sandbox, next to native and to what users would pick instead.
-
-Each operation is timed inside the guest by ``programs/calls.c``: a runner's start-up is only in its own row.  Runners
-take turns, round after round, and the table shows medians: what else the machine does meanwhile hits all of them.
-strace -f and proot also work by ptrace; runsc is gVisor.  Those that are not installed are left out.
-"""
+"""``make bench``: measure, show, keep, compare."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import os
-import shutil
-import statistics
-import subprocess
+import datetime as dt
+import secrets
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+import click
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-_ROOT = Path(__file__).resolve().parent.parent
-_BUILD = _ROOT / "build" / "bench"
-_GREENROOM = str(Path(sys.executable).with_name("greenroom"))
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
-#: Seconds that one measurement may take.
-_TIMEOUT = 120
+from .comparison import THRESHOLD, compare
+from .document import BadDocument, Document, RowInfo, SystemInfo
+from .fixtures import Fixtures
+from .machine import describe
+from .measures import Budget
+from .processes import become_subreaper
+from .rounds import measure
+from .rows import ROWS, select
+from .systems import KNOWN_NAMES, select_systems
+from .tables import print_changes, print_results, write_markdown
 
-
-@dataclasses.dataclass(frozen=True)
-class Runner:
-    """A way to run a program; *argv* comes before the program's own."""
-
-    name: str
-    argv: tuple[str, ...]
-
-    def start(self, program: list[str], directory: str) -> tuple[str, float]:
-        """Run *program*; return what it says and the seconds that passed. CalledProcessError, TimeoutExpired."""
-        begin = time.monotonic()
-        done = subprocess.run(
-            [*self.argv, *program],
-            capture_output=True,
-            check=True,
-            cwd=directory,
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-        return done.stdout, time.monotonic() - begin
+_FULL = Budget(call_us=40_000, idle=(1, 10, 100), throughput=60)
+_QUICK_ROUNDS, _FULL_ROUNDS = 3, 7
+#: Seconds after which no further round is started; making the fixtures and the pictures is not in it.
+_QUICK_S, _FULL_S = 150.0, 660.0
+#: Columns of a table that goes to a file.
+_FILE_WIDTH = 150
+_STATUS_REGRESSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """A row of the table."""
-
-    name: str
-    #: Arguments of ``calls``; empty: the start of the runner itself is timed, from outside.
-    arguments: tuple[str, ...]
-    #: Operations in one measurement, natively and elsewhere.
-    native_count: int = 1
-    count: int = 1
-
-
-def _operations(calls: str) -> list[Operation]:
-    return [
-        Operation("getppid", ("getppid",), 200_000, 5_000),
-        Operation("pipe write + read", ("pipe",), 100_000, 3_000),
-        Operation("pipe ping-pong", ("ping-pong",), 20_000, 1_000),
-        Operation("pread 4 KiB", ("read",), 100_000, 3_000),
-        Operation("pwrite 4 KiB", ("write",), 100_000, 3_000),
-        Operation("stat", ("stat",), 100_000, 1_000),
-        Operation("open + close", ("open+close",), 50_000, 1_000),
-        Operation("fork + wait", ("fork",), 500, 50),
-        Operation("fork + exec", ("spawn", calls), 300, 30),
-        Operation("python3 -c pass", ("spawn", "/usr/bin/python3", "-c", "pass"), 10, 5),
-        Operation("start of /bin/true", ()),
-    ]
-
-
-def _runners() -> list[Runner]:
-    # A sandbox has a /tmp of its own, below which the checkout may be: what is compiled there is shown to it.
-    sandbox = (_GREENROOM, "run", "--cwd", "/tmp", "--bind", f"{_BUILD}:{_BUILD}:ro")
-    found = [
-        Runner("native", ()),
-        Runner("greenroom", (*sandbox, "--placement", "colocated", "--")),
-        Runner("greenroom split", (*sandbox, "--placement", "split", "--")),
-    ]
-    others = {
-        "proot": ("proot",),
-        "strace -f": ("strace", "-f", "-o", "/dev/null"),
-        "runsc": ("runsc", "--rootless", "--network=none", "do"),
-    }
-    return found + [Runner(name, argv) for name, argv in others.items() if shutil.which(argv[0])]
-
-
-def _compile() -> str:
-    path = _BUILD / "calls"
-    _BUILD.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["gcc", "-O2", "-Wall", "-o", path, _ROOT / "bench" / "programs" / "calls.c"], check=True)
-    return str(path)
-
-
-def _measure(runner: Runner, operation: Operation, calls: str, directory: str) -> float | None:
-    """Return nanoseconds for one operation, None when the runner cannot do it."""
-    if operation.arguments:
-        name, *rest = operation.arguments
-        count = operation.native_count if runner.name == "native" else operation.count
-        program = [calls, name, str(count), *rest]
-    else:
-        program = ["/bin/true"]
+def _read(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Document | None:
+    """Read a document at once: a mistake should not cost a run."""
     try:
-        said, seconds = runner.start(program, directory)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return float(said) if operation.arguments else seconds * 1e9
+        return Document.read(value) if value else None
+    except BadDocument as error:
+        raise click.BadParameter(str(error)) from None
 
 
-def _measure_all(
-    runners: list[Runner], operations: list[Operation], rounds: int, calls: str
-) -> dict[str, dict[str, float]]:
-    """Return the median of each operation by runner, in nanoseconds."""
-    samples: dict[str, dict[str, list[float]]] = {o.name: {r.name: [] for r in runners} for o in operations}
-    with tempfile.TemporaryDirectory() as directory, Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=rounds * len(operations) * len(runners))
-        for _ in range(rounds):
-            for operation in operations:
-                for runner in runners:
-                    sample = _measure(runner, operation, calls, directory)
-                    if sample is not None:
-                        samples[operation.name][runner.name].append(sample)
-                    progress.advance(bar)
-    return {
-        name: {runner: statistics.median(values) for runner, values in row.items() if values}
-        for name, row in samples.items()
-    }
+def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(name for name in value.split(",") if name)
 
 
-def _proportional_kib(pid: int) -> int:
-    """Return the proportional set size of a process and all below it."""
-    total = 0
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            total += next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            total += sum(_proportional_kib(int(child)) for child in file.read().split())
-    except (OSError, StopIteration):
-        pass
-    return total
+_OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _measure_memory(runner: Runner) -> int:
-    """Return the proportional KiB of a sandbox with one idle shell in it."""
-    command = [*runner.argv, "/bin/sh", "-c", "echo ready; read x"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT) as run:
-        assert run.stdout is not None
-        run.stdout.readline()
-        kib = _proportional_kib(run.pid)
-        run.communicate(b"\n")
-    return kib
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rows", is_flag=True, help="List the rows and end.")
+@click.option("--only", default="", metavar="PATTERN", help="Only rows whose GROUP/NAME contains PATTERN.")
+@click.option("--full/--quick", default=False, show_default=True, help="All rows, more rounds: up to 12 minutes, or 3.")
+@click.option("--systems", default="", callback=_names, metavar="A,B", help=f"Some of {', '.join(KNOWN_NAMES)}.")
+@click.option("--repeat", type=click.IntRange(1), metavar="N", help="Rounds at most.")
+@click.option("--seconds", type=click.FloatRange(0), metavar="S", help="Start no row after S, past the first round.")
+@click.option("--seed", type=int, help="For the order of rows and systems; drawn and printed otherwise.")
+@click.option("--json", "json_path", type=_OUTPUT, metavar="OUT", help="Write every sample.")
+@click.option("--markdown", "markdown_path", type=_OUTPUT, metavar="OUT", help="Write tables, below the file's mark.")
+@click.option("--svg", "svg_path", type=_OUTPUT, metavar="OUT", help="Draw a picture.")
+@click.option("--compare", "old", type=_INPUT, callback=_read, metavar="OLD.json", help="Exit with 1 on a regression.")
+@click.option("--threshold", default=THRESHOLD, show_default=True, help="Part by which a ratio must grow for that.")
+@click.option("--from", "given", type=_INPUT, callback=_read, metavar="OLD.json", help="Show this, measure nothing.")
+def main(
+    *,
+    rows: bool,
+    only: str,
+    full: bool,
+    systems: tuple[str, ...],
+    repeat: int | None,
+    seconds: float | None,
+    seed: int | None,
+    json_path: Path | None,
+    markdown_path: Path | None,
+    svg_path: Path | None,
+    old: Document | None,
+    threshold: float,
+    given: Document | None,
+) -> None:
+    """Measure what sandboxes cost, next to native and to what users would pick instead.
 
-
-def _print(results: dict[str, dict[str, float]], memory: dict[str, int], runners: list[Runner]) -> None:
-    table = Table(title="median time of one operation, and its ratio to native", caption_justify="left")
-    table.add_column("operation", no_wrap=True)
-    for runner in runners:
-        table.add_column(runner.name, justify="right")
-    for name, row in results.items():
-        table.add_row(name, *(_cell(row, runner.name) for runner in runners))
-    table.add_section()
-    table.add_row("memory of an idle shell", *(f"{memory[r.name] / 1024:.1f} MiB" for r in runners))
+    Native is always measured. What --compare takes for a regression is in bench/comparison.py.
+    """
+    if rows:
+        for row in ROWS:
+            click.echo(row.key + ("  (full)" if row.full else ""))
+        return
     console = Console()
     if not console.is_terminal:
-        console.width = 120
-    console.print(table)
+        console.width = _FILE_WIDTH
+    if svg_path:
+        from .plot import write_svg  # before the measuring: is matplotlib there?
+    document = given or _run(only, systems, seed, repeat, seconds, full=full)
+    print_results(document, console)
+    if json_path:
+        document.write(json_path)
+    if svg_path:
+        write_svg(document, svg_path)
+    if markdown_path:
+        write_markdown(document, markdown_path, svg_path.name if svg_path else "")
+    if old:
+        changes = compare(old, document, threshold)
+        print_changes(changes, console)
+        if any(change.verdict == "regression" for change in changes):
+            sys.exit(_STATUS_REGRESSION)
 
 
-def _cell(row: dict[str, float], runner: str) -> str:
-    if runner not in row:
-        return "-"
-    text = _duration(row[runner])
-    return text if runner == "native" or "native" not in row else f"{text} {row[runner] / row['native']:5.1f}x"
+def _run(
+    only: str, names: tuple[str, ...], seed: int | None, repeat: int | None, seconds: float | None, *, full: bool
+) -> Document:
+    rows = select(only, full=full)
+    if not rows:
+        raise click.BadParameter(f"no row contains {only!r}; --rows lists them", param_hint="--only")
+    become_subreaper()
+    try:
+        systems = select_systems(names)
+    except KeyError as error:
+        raise click.BadParameter(f"there is no system {error}", param_hint="--systems") from None
+    document = Document(
+        date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        mode="full" if full else "quick",
+        seed=secrets.randbelow(1 << 32) if seed is None else seed,
+        rounds=repeat or (_FULL_ROUNDS if full else _QUICK_ROUNDS),
+        machine=describe(),
+        systems=[SystemInfo(s.name, s.title, s.version, s.unavailable) for s in systems],
+        rows=[RowInfo(row.key, row.group, row.name, row.unit) for row in rows],
+    )
+    click.echo(f"seed {document.seed}, {len(rows)} rows, at most {document.rounds} rounds", err=True)
+    for system in systems:
+        if system.unavailable:
+            click.echo(f"{system.title} is left out: {system.unavailable}", err=True)
+    limit_s = seconds if seconds is not None else _FULL_S if full else _QUICK_S
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, Fixtures() as fixtures:
+        bar = progress.add_task("", total=document.rounds)
 
+        def show(number: int, text: str) -> None:
+            progress.update(bar, completed=number, description=f"round {number + 1}, {text}")
 
-def _duration(ns: float) -> str:
-    return f"{ns / 1e6:.1f} ms" if ns >= 1e6 else f"{ns / 1e3:.2f} us"
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each operation by each runner")
-    parser.add_argument("--only", default="", help="only operations whose name contains this")
-    parser.add_argument("--json", default="", metavar="FILE", help="write medians in ns and memory in KiB to FILE")
-    arguments = parser.parse_args()
-    calls, runners = _compile(), _runners()
-    operations = [o for o in _operations(calls) if arguments.only in o.name]
-    results = _measure_all(runners, operations, arguments.rounds, calls)
-    memory = {runner.name: _measure_memory(runner) for runner in runners}
-    _print(results, memory, runners)
-    if arguments.json:
-        machine = {"cpus": os.cpu_count(), "kernel": os.uname().release, "python": sys.version.split()[0]}
-        report = {"machine": machine, "median_ns": results, "idle_shell_pss_kib": memory}
-        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        measure(document, rows, systems, fixtures, _FULL if full else Budget(), limit_s=limit_s, progress=show)
+    return document
 
 
 if __name__ == "__main__":
