@@ -55,6 +55,13 @@ MAX_TASKS = 30_000
 MAX_HELD_MESSAGES = 10_000
 #: Dead thread groups whose message numbering is kept for stragglers.
 REMEMBERED_GROUPS = 64
+#: Parked address spaces of programs that run often, per worker; programs that were run once and may get one.
+MAX_TEMPLATES = 8
+MAX_TEMPLATES_WANTED = 64
+#: Programs that may have the same addresses, before new ones are chosen.
+EXECS_PER_TEMPLATE = 64
+#: Bytes of a program's file: a template keeps a file's pages for a while after it was deleted.
+MAX_TEMPLATE_FILE_BYTES = 64 << 20
 #: Frequency of the CPU clock ticker in Hz, as CONFIG_HZ.
 CPU_TICK_HZ = 100
 

@@ -31,14 +31,18 @@ from .memory import MemoryManager
 from .open_file import Identity
 from .paths import who
 from .task import NO_RESULT, RunState, Task
+from .templates import key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from ...messages.task_set import ProcessArguments
     from ..runtime.actor import Asking
     from .actor import ThreadGroup
     from .executable import ReadArguments
     from .loader import Program
     from .open_file import OpenFile
+    from .templates import Template
 
 __all__ = ["execve", "load_first_program"]
 
@@ -60,6 +64,9 @@ class _Owner(NamedTuple):
     gid: int | None
 
 
+_NOBODY: Final = _Owner(None, None)
+
+
 def execve(task: Task, request: ExecRequest, read_arguments: ReadArguments) -> Asking:
     """Replace the program of *task*'s process; *read_arguments* copies argv and envp once the file is open."""
     program = yield from open_program(task, request, read_arguments)
@@ -77,7 +84,7 @@ def _owner_after(task: Task, file: OpenFile) -> Asking:
     set_uid = bool(file.mode & stat.S_ISUID)
     set_gid = file.mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID | stat.S_IXGRP
     if not (set_uid or set_gid) or not file.handle:
-        return _Owner(None, None)
+        return _NOBODY
     request = GetStatus(root=task.group.fs.root, base=file.handle, path=b"", follow=True, who=who(task))
     status = FileStatus.unpack((yield Ask(task.group.mount_namespace, request)).status)
     return _Owner(status.uid if set_uid else None, status.gid if set_gid else None)
@@ -89,7 +96,8 @@ def _owner_after(task: Task, file: OpenFile) -> Asking:
 def _replace(task: Task, program: Program, owner: _Owner) -> None:
     """Become the new program: the task is bound to a fresh host task."""
     group = task.group
-    host = task.worker.platform.create_task()
+    key = key_of(task, program) if owner == _NOBODY else None
+    host, template = task.worker.templates.new_host(key)
     exits.kill_other_threads(task)
     _leave_memory(task)
     old_host, old_memory, old_tid = task.host, task.memory, task.tid
@@ -99,7 +107,7 @@ def _replace(task: Task, program: Program, owner: _Owner) -> None:
     task.host, host.owner = host, task
     task.memory = group.memory = MemoryManager(host.space)
     task.memory.personality = old_memory.personality
-    loaded = _load(task, program)
+    loaded = _load(task, program, key, template)
     old_host.kill()
     old_memory.drop(group)
     if loaded:
@@ -150,11 +158,16 @@ def _name(task: Task, program: Program) -> None:
     task.group.executable = (program.file.path, program.file.handle)
 
 
-def _load(task: Task, program: Program) -> bool:
+def _load(task: Task, program: Program, key: Hashable | None, template: Template | None) -> bool:
     """Load the program; a failure now ends the process."""
     try:
         task.memory.set_executable(program.file)
-        loader.load(task, program)
+        if template is None:
+            layout = loader.map_program(task, program)
+            task.worker.templates.loaded(key, task, program, layout)
+        else:
+            layout = template.fill(task.memory, program)
+        loader.begin(task, program, layout)
     except OSError as error:
         log.info("exec failed beyond the point of no return", path=program.filename, error=str(error))
         exits.exit_group(task.group, signals.SIGSEGV)

@@ -71,10 +71,20 @@ def open_program(task: Task, request: ExecRequest, read_arguments: ReadArguments
         check_size(request.filename, argv, envp, task.group.limits.soft(Resource.STACK))
     file, argv = yield from _through_scripts(task, request, file, argv)
     with _released_on_failure(file):
-        headers = _headers(task.worker, file)
+        headers, identity = _headers(task.worker, file)
         assert isinstance(headers, elf.Elf)
-        interpreter, its_headers = yield from _open_interpreter(task, headers)
-    return Program(file, headers, interpreter, its_headers, request.filename, request.name, argv, envp)
+        interpreter, its_headers, its_identity = yield from _open_interpreter(task, headers)
+    return Program(
+        file,
+        headers,
+        interpreter,
+        its_headers,
+        request.filename,
+        request.name,
+        argv,
+        envp,
+        identity=identity + its_identity,
+    )
 
 
 @contextlib.contextmanager
@@ -137,7 +147,7 @@ def _through_scripts(task: Task, request: ExecRequest, file: OpenFile, argv: lis
     name = request.filename
     for _ in range(_MAX_SCRIPT_DEPTH + 1):
         with _released_on_failure(file):
-            line = _headers(task.worker, file)
+            line, _ = _headers(task.worker, file)
             if isinstance(line, elf.Elf):
                 return file, argv
             if request.unreachable:
@@ -153,15 +163,15 @@ def _through_scripts(task: Task, request: ExecRequest, file: OpenFile, argv: lis
 
 
 def _open_interpreter(task: Task, headers: Elf) -> Asking:
-    """Open the loader that a dynamic program names; return (open file, headers), or two Nones."""
+    """Open the loader that a dynamic program names; return (open file, headers, identity), or Nones."""
     path = headers.interpreter
     if path is None:
-        return None, None
+        return None, None, ()
     if not path:
         raise OSError(ENOENT, "empty PT_INTERP")
     file = yield from _open(task, ExecRequest(base_of(task, AT_FDCWD, path), path, 0, path))
     with _released_on_failure(file):
-        return file, _interpreter_headers(task.worker, file)
+        return file, *_interpreter_headers(task.worker, file)
 
 
 # -- parsed headers ------------------------------------------------------------------------------------------------
@@ -170,16 +180,16 @@ def _open_interpreter(task: Task, headers: Elf) -> Asking:
 _parsed: WeakKeyDictionary[Worker, dict[tuple[int, ...], Elf | ScriptLine]] = WeakKeyDictionary()
 
 
-def _headers(worker: Worker, file: OpenFile) -> Elf | ScriptLine:
-    """Return what the program's first bytes say. ENOEXEC, EIO."""
+def _headers(worker: Worker, file: OpenFile) -> tuple[Elf | ScriptLine, tuple[int, ...]]:
+    """Return what the program's first bytes say, and the file's identity. ENOEXEC, EIO."""
     return _cached(worker, file, 0, _parse)
 
 
-def _interpreter_headers(worker: Worker, file: OpenFile) -> Elf:
-    """Return the headers of a program's loader. ELIBBAD, EIO."""
-    parsed = _cached(worker, file, 1, lambda read: elf.parse(read, interpreter=True))
+def _interpreter_headers(worker: Worker, file: OpenFile) -> tuple[Elf, tuple[int, ...]]:
+    """Return the headers of a program's loader, and its identity. ELIBBAD, EIO."""
+    parsed, identity = _cached(worker, file, 1, lambda read: elf.parse(read, interpreter=True))
     assert isinstance(parsed, elf.Elf)
-    return parsed
+    return parsed, identity
 
 
 def _parse(read: Callable[[int, int], bytes]) -> Elf | ScriptLine:
@@ -191,7 +201,7 @@ def _cached(
     file: OpenFile,
     role: int,
     parse: Callable[[Callable[[int, int], bytes]], Elf | ScriptLine],
-) -> Elf | ScriptLine:
+) -> tuple[Elf | ScriptLine, tuple[int, ...]]:
     host, fd = worker.host, file.host_fd
     dev, ino, _, _, _, _, _, size, _, _, _, mtime_ns, ctime_ns = host.file_status(fd)
     key = (role, dev, ino, size, mtime_ns, ctime_ns)
@@ -202,4 +212,4 @@ def _cached(
         if len(cache) >= MAX_CACHED_EXECUTABLES:
             del cache[next(iter(cache))]
         cache[key] = found
-    return found
+    return found, key

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from errno import EINVAL, ENOMEM
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...platform.interface import GUEST_TOP
 from . import initial_stack
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .open_file import OpenFile
     from .task import Task
 
-__all__ = ["Program", "load"]
+__all__ = ["Layout", "Program", "begin", "load", "map_program", "stack_length"]
 
 #: TASK_SIZE and what Linux derives from it.
 _TASK_SIZE: Final = 0x7FFF_FFFF_F000
@@ -57,6 +57,8 @@ class Program:
     envp: list[bytes]
     #: The program must not trust its environment (AT_SECURE).
     secure: bool = False
+    #: What tells both files from all others: host inode, size and times. None when nobody has looked.
+    identity: tuple[int, ...] | None = None
 
     def release(self) -> None:
         """Drop the files; what was mapped keeps its own references."""
@@ -79,8 +81,25 @@ class _Random:
         return int.from_bytes(self.bytes[16 + 8 * index : 24 + 8 * index], "little") % limit
 
 
+class Layout(NamedTuple):
+    """Where a program has been mapped."""
+
+    stack_top: int
+    #: What was added to the addresses of the program, and of the interpreter (AT_BASE).
+    bias: int
+    base: int
+    entry: int
+    #: The vDSO (AT_SYSINFO_EHDR).
+    vdso: int
+
+
 def load(task: Task, program: Program) -> None:
     """Load *program* into *task*'s empty memory and set its registers. OSError: the caller ends the process."""
+    begin(task, program, map_program(task, program))
+
+
+def map_program(task: Task, program: Program) -> Layout:
+    """Map the program, its interpreter and an empty stack into *task*'s empty memory. OSError."""
     memory = task.memory
     random = _Random(task, memory.personality)
     stack_top = (GUEST_TOP - random.below(_STACK_RANDOM_PAGES, 0) * PAGE_SIZE) & -16
@@ -94,10 +113,16 @@ def load(task: Task, program: Program) -> None:
         base = _interpreter_bias(memory, program.interpreter_elf)
         _map_segments(task, program.interpreter, program.interpreter_elf, base)
         entry = base + program.interpreter_elf.entry
-    vdso = task.worker.vdsos.own.map(task)
-    _place_heap(memory, program, random)
-    pointer = _write_stack(task, program, stack_top, random, _vector(task, program, bias, base, vdso))
-    _set_registers(task, entry, pointer)
+    return Layout(stack_top, bias, base, entry, task.worker.vdsos.own.map(task))
+
+
+def begin(task: Task, program: Program, layout: Layout) -> None:
+    """Place the heap, write the stack and set the registers: what differs from one run to the next. OSError."""
+    random = _Random(task, task.memory.personality)
+    _place_heap(task.memory, program, random)
+    vector = _vector(task, program, layout)
+    pointer = _write_stack(task, program, layout.stack_top, random, vector)
+    _set_registers(task, layout.entry, pointer)
 
 
 # -- layout -----------------------------------------------------------------------------------------------------
@@ -218,10 +243,14 @@ def _place_heap(memory: MemoryManager, program: Program, random: _Random) -> Non
 # -- stack ------------------------------------------------------------------------------------------------------
 
 
+def stack_length(program: Program, limit: int) -> int:
+    """Return how many bytes a program's stack gets, which RLIMIT_STACK bounds to *limit*."""
+    strings = sum(map(len, program.argv)) + sum(map(len, program.envp)) + 9 * (len(program.argv) + len(program.envp))
+    return page_align(max(min(limit, _MOST_STACK_AT_ONCE), strings + len(program.filename) + _LEAST_STACK))
+
+
 def _map_stack(task: Task, program: Program, top: int) -> None:
-    limit = task.group.limits.soft(Resource.STACK)
-    strings = sum(len(s) + 9 for s in (*program.argv, *program.envp)) + len(program.filename) + _LEAST_STACK
-    length = page_align(max(min(limit, _MOST_STACK_AT_ONCE), strings))
+    length = stack_length(program, task.group.limits.soft(Resource.STACK))
     end = page_align(top)
     if end - length < PAGE_SIZE:
         raise OSError(ENOMEM, "no room for the stack")
@@ -243,22 +272,22 @@ def _write_stack(task: Task, program: Program, top: int, random: _Random, vector
     return stack.pointer
 
 
-def _vector(task: Task, program: Program, bias: int, base: int, vdso: int) -> list[tuple[int, int]]:
+def _vector(task: Task, program: Program, layout: Layout) -> list[tuple[int, int]]:
     """Return the auxiliary vector in Linux's order; entries of 0 that point into the stack are filled in later."""
     host, credentials, elf = task.worker.host.cpu_auxv(), task.group.credentials, program.elf
     header = elf.header_address()
     vector = [
-        (AT.SYSINFO_EHDR, vdso),
+        (AT.SYSINFO_EHDR, layout.vdso),
         (AT.MINSIGSTKSZ, host.get(AT.MINSIGSTKSZ, 2048)),
         (AT.HWCAP, host.get(AT.HWCAP, 0)),
         (AT.PAGESZ, PAGE_SIZE),
         (AT.CLKTCK, 100),
-        (AT.PHDR, header + bias if header else 0),
+        (AT.PHDR, header + layout.bias if header else 0),
         (AT.PHENT, 56),
         (AT.PHNUM, elf.phnum),
-        (AT.BASE, base),
+        (AT.BASE, layout.base),
         (AT.FLAGS, 0),
-        (AT.ENTRY, bias + elf.entry),
+        (AT.ENTRY, layout.bias + elf.entry),
         (AT.UID, credentials.ruid),
         (AT.EUID, credentials.euid),
         (AT.GID, credentials.rgid),

@@ -224,6 +224,11 @@ class MemoryManager(UserAccess):
         self.vmas.insert(vma)
         self._hit = self._write_hit = NOWHERE
 
+    def enter(self, vmas: list[Vma]) -> None:
+        """Note what the host has mapped already in this new address space; in order, and none continues another."""
+        for vma in vmas:
+            self._add(vma)
+
     def _changed(self) -> None:
         """The list has lost mappings: forget the last hit, and let files go that have none left."""
         self._hit = self._write_hit = NOWHERE

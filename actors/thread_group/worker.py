@@ -17,7 +17,7 @@ from ...config.limits import EVENTS_PER_TURN, MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
-from . import alarm, dispatch, families, file_table, fs_context, save, vdso
+from . import alarm, dispatch, families, file_table, fs_context, save, templates, vdso
 from .actor import ThreadGroup
 from .clocks import GuestClock
 from .inotify_file import InotifyFile
@@ -63,6 +63,7 @@ class Worker(Actor):
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
         self.vdsos = vdso.Vdsos(host)
+        self.templates = templates.Templates(platform)
         #: The pidfds of processes that have not exited, by the serial of their group.
         self.pid_files: dict[int, list[PidFile]] = {}
         #: A save or a load in progress.

@@ -20,7 +20,7 @@ from greenroom.platform.interface import EventKind
 if TYPE_CHECKING:
     from greenroom.platform.interface import Event, Platform
 
-__all__ = ["Bench", "PlainFile"]
+__all__ = ["Bench", "PlainFile", "open_program"]
 
 assert sys_memory.__name__  # it fills the table
 
@@ -53,6 +53,23 @@ class PlainFile:
             os.close(self.host_fd)
 
 
+def open_program(path: str, argv: list[bytes], envp: list[bytes]) -> loader.Program:
+    """Open a program of the host and its interpreter, and read their headers."""
+    file = PlainFile(path)
+    headers = elf.parse(lambda count, offset: os.pread(file.host_fd, count, offset))
+    interpreter = its_headers = None
+    if headers.interpreter is not None:
+        interpreter = PlainFile(os.fsdecode(headers.interpreter))
+        fd = interpreter.host_fd
+        its_headers = elf.parse(lambda count, offset: os.pread(fd, count, offset), interpreter=True)
+    files: Any = (file, interpreter)
+    status = os.stat(path)
+    identity = (0, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return loader.Program(
+        files[0], headers, files[1], its_headers, os.fsencode(path), b"program", argv, envp, identity=identity
+    )
+
+
 class Bench:
     """One task with fresh memory; system calls of loaded programs are served by a function of the test."""
 
@@ -82,15 +99,7 @@ class Bench:
 
     def load(self, path: str, argv: list[bytes], envp: list[bytes]) -> None:
         """Load a program and its interpreter."""
-        file = PlainFile(path)
-        headers = elf.parse(lambda count, offset: os.pread(file.host_fd, count, offset))
-        interpreter = its_headers = None
-        if headers.interpreter is not None:
-            interpreter = PlainFile(os.fsdecode(headers.interpreter))
-            fd = interpreter.host_fd
-            its_headers = elf.parse(lambda count, offset: os.pread(fd, count, offset), interpreter=True)
-        files: Any = (file, interpreter)
-        program = loader.Program(files[0], headers, files[1], its_headers, os.fsencode(path), b"program", argv, envp)
+        program = open_program(path, argv, envp)
         loader.load(self.task, program)
         program.release()
 

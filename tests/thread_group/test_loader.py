@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -15,12 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from greenroom.actors.thread_group import elf, initial_stack, script
 from greenroom.actors.thread_group.initial_stack import AT
-from greenroom.platform.ptrace.platform import PtracePlatform
 from memory_bench import Bench, PlainFile
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterator
 
 _HELLO = """
 #include <stdio.h>
@@ -31,20 +28,6 @@ int main(int argc, char **argv, char **envp)
     return 7;
 }
 """
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("a thread of pytest-xdist's takes SIGCHLD: run these tests without -n")
-    platform = PtracePlatform()
-    platform.start()
-    try:
-        yield Bench(platform)
-    finally:
-        platform.close()
-        # The platform leaves it blocked in this thread, which programs started later would inherit.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 @pytest.mark.parametrize("linkage", ["-static", "-static-pie"])

@@ -5,17 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
-import signal
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 from greenroom.platform.interface import EventKind
-from greenroom.platform.ptrace.platform import PtracePlatform
 from memory_bench import Bench
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PROGRAMS = pathlib.Path(__file__).parent.parent / "programs"
 
@@ -26,20 +20,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     made = tmp_path_factory.mktemp("programs") / "memory_calls"
     subprocess.run(["gcc", "-O1", "-static", "-o", made, _PROGRAMS / "memory_calls.c"], check=True)
     return str(made)
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("a thread of pytest-xdist's takes SIGCHLD: run these tests without -n")
-    platform = PtracePlatform()
-    platform.start()
-    try:
-        yield Bench(platform)
-    finally:
-        platform.close()
-        # The platform leaves it blocked in this thread, which programs started later would inherit.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def test_memory_calls_answer_as_natively(program: str, bench: Bench, tmp_path: pathlib.Path) -> None:

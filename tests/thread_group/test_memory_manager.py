@@ -5,33 +5,15 @@ from __future__ import annotations
 import errno
 import itertools
 import random
-import signal
 import struct
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from greenroom.actors.thread_group.limits import Resource
 from greenroom.actors.thread_group.vma import PAGE_SIZE, VM_LOCKED, VM_READ, VM_WRITE, Vma, VmaList
-from greenroom.platform.ptrace.platform import PtracePlatform
 from memory_bench import Bench
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _BASE = 0x10_0000
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    platform = PtracePlatform()
-    platform.start()
-    try:
-        yield Bench(platform)
-    finally:
-        platform.close()
-        # The platform leaves it blocked in this thread, which programs started later would inherit.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def test_mappings_agree_with_a_model_of_pages() -> None:

@@ -1,0 +1,141 @@
+"""Templates: parked address spaces in which a program that runs often is mapped already; its next execve clones one.
+
+Linux counterpart: none; Android's zygote.  A fresh address space and some dozen injected mappings become one clone
+of the host's.  The second execve of a program leaves a template behind, taken before the program's stack is
+written and before it runs; the host copies on write, so a template stays as it is.  It owns host tasks that are never
+resumed, and counts no references: each execve brings its own open files, and a file that is no longer the same by its
+host inode, size and times has another key.
+
+What a program gets this way has the addresses of the template.  So one serves a limited number of times, then the next
+execve chooses new addresses; the place of the heap, the stack's contents and the random bytes are each execve's own.
+A program that gives more rights than its caller has (AT_SECURE) never shares its addresses with one that it must fear.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ...config.limits import EXECS_PER_TEMPLATE, MAX_TEMPLATE_FILE_BYTES, MAX_TEMPLATES, MAX_TEMPLATES_WANTED
+from ...platform.interface import HostTaskDied
+from . import loader
+from .limits import RLIM_INFINITY, Resource
+from .vma import Vma
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from ...platform.interface import HostTask, Platform
+    from .loader import Layout, Program
+    from .memory import MemoryManager
+    from .task import Task
+
+__all__ = ["Template", "Templates", "key_of"]
+
+#: What the loader has noted in a MemoryManager when everything is mapped.
+_NOTED: Final = (
+    "start_brk",
+    "start_code",
+    "end_code",
+    "start_data",
+    "end_data",
+    "start_stack",
+    "idle_stack_pages",
+    "mmap_base",
+    "bottom_up",
+)
+#: Where a program's identity has its size (see ``executable``).
+_SIZE: Final = 3
+_PROGRAM, _INTERPRETER = "program", "interpreter"
+
+
+class _Mapping(NamedTuple):
+    """One mapping; *file* is the program's or the interpreter's by its role, or something that lives as long as we."""
+
+    start: int
+    end: int
+    flags: int
+    file: Any
+    offset: int
+    name: str
+
+
+def key_of(task: Task, program: Program) -> Hashable | None:
+    """Return what two execve calls must have in common to share a template, or None when this one cannot."""
+    credentials, limits = task.group.credentials, task.group.limits
+    if program.identity is None or program.identity[_SIZE] > MAX_TEMPLATE_FILE_BYTES:
+        return None
+    if credentials.euid != credentials.ruid or credentials.egid != credentials.rgid:
+        return None
+    if limits.soft(Resource.AS) != RLIM_INFINITY or limits.soft(Resource.DATA) != RLIM_INFINITY:
+        return None
+    stack = limits.soft(Resource.STACK)
+    return program.identity, task.memory.personality, stack, loader.stack_length(program, stack)
+
+
+class Template:
+    """One parked address space, and what the loader and the list of mappings know of it."""
+
+    def __init__(self, task: Task, program: Program, layout: Layout) -> None:
+        """Clone *task*'s host task, which has everything mapped and has not run. OSError, HostTaskDied."""
+        self._layout = layout
+        self._noted = {name: getattr(task.memory, name) for name in _NOTED}
+        roles: dict[Any, Any] = {program.file: _PROGRAM, program.interpreter: _INTERPRETER, None: None}
+        self._mappings = [
+            _Mapping(v.start, v.end, v.flags, roles.get(v.file, v.file), v.offset, v.name) for v in task.memory.vmas
+        ]
+        #: How often it may serve still.
+        self.left = EXECS_PER_TEMPLATE
+        self.host: HostTask = task.host.clone(share_memory=False)
+
+    def fill(self, memory: MemoryManager, program: Program) -> Layout:
+        """Enter into the *memory* of a clone what is mapped there."""
+        for name, value in self._noted.items():
+            setattr(memory, name, value)
+        files = {_PROGRAM: program.file, _INTERPRETER: program.interpreter}
+        memory.enter(
+            [Vma(m.start, m.end, m.flags, files.get(m.file, m.file), m.offset, m.name) for m in self._mappings]
+        )
+        return self._layout
+
+
+class Templates:
+    """The templates of one worker."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        #: Least recently used first.
+        self._templates: OrderedDict[Hashable, Template] = OrderedDict()
+        #: What was loaded once and may be loaded again.
+        self._wanted: OrderedDict[Hashable, None] = OrderedDict()
+
+    def new_host(self, key: Hashable | None) -> tuple[HostTask, Template | None]:
+        """Return a host task for an execve: a clone of the template, or an empty one. OSError from the host."""
+        template = self._templates.get(key) if key is not None else None
+        if template is not None:
+            self._templates.move_to_end(key)
+            template.left -= 1
+            try:
+                return template.host.clone(share_memory=False), template
+            except HostTaskDied:
+                template.left = 0
+            finally:
+                if not template.left:
+                    self._drop(key)
+        return self._platform.create_task(), None
+
+    def loaded(self, key: Hashable | None, task: Task, program: Program, layout: Layout) -> None:
+        """*task* has mapped everything by itself: keep a template of it if it is not the first to do so."""
+        if key is None or key in self._templates:
+            return
+        if key not in self._wanted:
+            self._wanted[key] = None
+            if len(self._wanted) > MAX_TEMPLATES_WANTED:
+                self._wanted.popitem(last=False)
+            return
+        if len(self._templates) >= MAX_TEMPLATES:
+            self._drop(next(iter(self._templates)))
+        self._templates[key] = Template(task, program, layout)
+
+    def _drop(self, key: Hashable) -> None:
+        self._templates.pop(key).host.kill()
