@@ -112,6 +112,8 @@ class Node:
         self._actors: dict[str, Actor] = {}
         self._ways: dict[tuple[str, str], _Way] = {}
         self._seen: dict[tuple[str, str], int] = {}
+        #: The keys of both, by each of the two addresses.
+        self._pairs: collections.defaultdict[str, set[tuple[str, str]]] = collections.defaultdict(set)
         #: Addresses of stopped actors whose numbers are still known, oldest first.
         self._gone: collections.deque[str] = collections.deque()
         self._waiting: dict[int, tuple[str, str, Callable[[Message], None]]] = {}
@@ -160,10 +162,10 @@ class Node:
 
     def forget(self, address: str) -> None:
         """Drop the sequence numbers of an address that is never used again."""
-        tables: tuple[dict[tuple[str, str], Any], ...] = (self._ways, self._seen)
-        for table in tables:
-            for pair in [p for p in table if address in p]:
-                del table[pair]
+        for pair in self._pairs.pop(address, ()):
+            self._ways.pop(pair, None)
+            self._seen.pop(pair, None)
+            self._pairs[pair[pair[0] == address]].discard(pair)
 
     def actor(self, address: str) -> Actor | None:
         """Return the actor of this node with that address."""
@@ -201,7 +203,12 @@ class Node:
         push = self._pushes.get(process) or self._connect(process)
         # The binding's own method, as for receiving.
         way = self._ways[sender, receiver] = _Way(process, super(zmq.Socket, push).send, process == self.process)
+        self._note_pair((sender, receiver))
         return way
+
+    def _note_pair(self, pair: tuple[str, str]) -> None:
+        for address in pair:
+            self._pairs[address].add(pair)
 
     def ask(self, asker: str, receiver: str, message: Message, resume: Callable[[Message], None]) -> None:
         """Send an ask; *resume* gets the reply, or a Failed when the receiver or its process is gone."""
@@ -302,6 +309,8 @@ class Node:
         pair = (sender, receiver)
         expected = self._seen.get(pair, 0) + 1
         self._seen[pair] = sequence
+        if expected == 1:
+            self._note_pair(pair)
         actor = self._actors.get(receiver)
         if sequence != expected and actor is not None:
             actor.fail(RuntimeError(f"frame {sequence} from {sender}, expected {expected}"))

@@ -1,91 +1,100 @@
 """Where a process's paths begin: root, working directory, umask.
 
-Linux counterpart: struct fs_struct (fs/fs_struct.c).  It owns one reference to each of two handles of MountNamespace,
-and is shared between thread groups by CLONE_FS.
+Linux counterpart: struct fs_struct (fs/fs_struct.c).  A context is shared between thread groups by CLONE_FS; forks copy
+it.  The worker has one reference to each handle of MountNamespace, on which all contexts with that directory count: so
+a fork and the end of its child send no message.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ...messages.mount_namespace import KeepHandle, ReleaseHandle
+from ...messages.mount_namespace import ReleaseHandle
 
 if TYPE_CHECKING:
     from .actor import ThreadGroup
+    from .save import Numbers
 
-__all__ = ["FsContext"]
+__all__ = ["DirectoryReference", "FsContext"]
 
 _DEFAULT_UMASK: Final = 0o022
 
 
+class DirectoryReference:
+    """A handle of a directory and how many contexts begin there."""
+
+    __slots__ = ("handle", "owned", "users")
+
+    def __init__(self, handle: int, *, owned: bool) -> None:
+        """*owned*: the last user gives it back; else it is on loan from whoever has it for the sandbox's whole life."""
+        self.handle = handle
+        self.owned = owned
+        self.users = 1
+
+    def hold(self) -> DirectoryReference:
+        """Count one more user."""
+        self.users += 1
+        return self
+
+    def release(self, group: ThreadGroup) -> None:
+        """Count one less; the last one tells MountNamespace."""
+        self.users -= 1
+        if self.owned and not self.users:
+            group.worker.tell(group.mount_namespace, ReleaseHandle(handles=(self.handle,)))
+
+
 class FsContext:
-    """Handles of root and working directory, and the umask."""
+    """Root and working directory, and the umask."""
 
-    __slots__ = ("_borrowed", "_users", "cwd", "root", "umask")
+    __slots__ = ("_cwd", "_root", "_users", "cwd", "root", "umask")
 
-    def __init__(self, *, root: int, cwd: int, umask: int = _DEFAULT_UMASK) -> None:
-        """The handles are on loan from their giver until they are changed or forked: see ``own``."""
-        self.root = root
-        self.cwd = cwd
+    def __init__(self, root: DirectoryReference, cwd: DirectoryReference, umask: int = _DEFAULT_UMASK) -> None:
+        """Take over the caller's use of both."""
+        self._root, self._cwd = root, cwd
+        #: Their handles.
+        self.root, self.cwd = root.handle, cwd.handle
         self.umask = umask
         self._users = 1
-        #: Names of the handles whose references belong to somebody else.
-        self._borrowed = {"root", "cwd"}
+
+    @classmethod
+    def at(cls, root: int) -> FsContext:
+        """Return the context of a first process: both are the directory with that handle, which is on loan."""
+        reference = DirectoryReference(root, owned=False)
+        return cls(reference, reference.hold())
 
     def set_root(self, group: ThreadGroup, handle: int) -> None:
         """chroot(2): take over the caller's reference to *handle*."""
-        self._replace(group, "root", handle)
+        before, self._root, self.root = self._root, DirectoryReference(handle, owned=True), handle
+        before.release(group)
 
     def set_cwd(self, group: ThreadGroup, handle: int) -> None:
         """chdir(2): take over the caller's reference to *handle*."""
-        self._replace(group, "cwd", handle)
+        before, self._cwd, self.cwd = self._cwd, DirectoryReference(handle, owned=True), handle
+        before.release(group)
 
-    def _replace(self, group: ThreadGroup, name: str, handle: int) -> None:
-        old = getattr(self, name)
-        setattr(self, name, handle)
-        if name in self._borrowed:
-            self._borrowed.discard(name)
-        else:
-            group.worker.tell(group.mount_namespace, ReleaseHandle(handles=(old,)))
-
-    def own(self) -> FsContext:
-        """Take over the references to both handles."""
-        self._borrowed = set()
-        return self
-
-    def share(self, group: ThreadGroup) -> FsContext:
+    def share(self) -> FsContext:
         """CLONE_FS: one more group uses this context."""
         self._users += 1
         return self
 
-    def fork(self, group: ThreadGroup) -> FsContext:
-        """Return an independent copy with references of its own."""
-        for handle in (self.root, self.cwd):
-            group.worker.tell(group.mount_namespace, KeepHandle(handle=handle))
-        return FsContext(root=self.root, cwd=self.cwd, umask=self.umask).own()
+    def fork(self) -> FsContext:
+        """Return an independent copy."""
+        return FsContext(self._root.hold(), self._cwd.hold(), self.umask)
 
-    def unshare(self, group: ThreadGroup) -> FsContext:
+    def unshare(self) -> FsContext:
         """Return a context that nobody else uses."""
         if self._users == 1:
             return self
         self._users -= 1
-        return self.fork(group)
+        return self.fork()
 
     def drop(self, group: ThreadGroup) -> None:
-        """A group ends: release the handles with the last one."""
+        """A group ends: release the directories with the last one."""
         self._users -= 1
         if self._users == 0:
-            handles = tuple(getattr(self, name) for name in ("root", "cwd") if name not in self._borrowed)
-            if handles:
-                group.worker.tell(group.mount_namespace, ReleaseHandle(handles=handles))
+            self._root.release(group)
+            self._cwd.release(group)
 
-    def state(self) -> dict[str, Any]:
-        """Return plain data for a save."""
-        return {"root": self.root, "cwd": self.cwd, "umask": self.umask, "borrowed": sorted(self._borrowed)}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Any]) -> FsContext:
-        """Inverse of ``state``."""
-        made = cls(root=state["root"], cwd=state["cwd"], umask=state["umask"])
-        made._borrowed = set(state["borrowed"])
-        return made
+    def state(self, directories: Numbers[DirectoryReference]) -> dict[str, Any]:
+        """Return plain data for a save; *directories* numbers what contexts share."""
+        return {"root": directories.of(self._root), "cwd": directories.of(self._cwd), "umask": self.umask}

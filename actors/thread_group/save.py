@@ -22,7 +22,7 @@ from ...messages.thread_group import GroupState, WorkerState
 from ..runtime.actor import Refused
 from . import save_group as groups
 from .file_table import FileTable
-from .fs_context import FsContext
+from .fs_context import DirectoryReference, FsContext
 from .memory import MemoryManager, SharedMemory
 from .open_file import OpenFile
 from .plain import pack, unpack
@@ -80,6 +80,7 @@ class Saving:
         self.memories: Numbers[MemoryManager] = Numbers()
         self.tables: Numbers[FileTable] = Numbers()
         self.contexts: Numbers[FsContext] = Numbers()
+        self.directories: Numbers[DirectoryReference] = Numbers()
         self.handlers: Numbers[SignalHandlers] = Numbers()
         self._shared: Numbers[SharedMemory] = Numbers()
         self._vdsos: Numbers[Vdso] = Numbers()
@@ -102,7 +103,8 @@ class Saving:
             "shared": [self.file.copy(shared.host_fd) for shared in self._shared],
             "vdsos": [vdso.image for vdso in self._vdsos],
             "tables": [table.state() for table in self.tables],
-            "contexts": [context.state() for context in self.contexts],
+            "contexts": [context.state(self.directories) for context in self.contexts],
+            "directories": [(directory.handle, directory.owned) for directory in self.directories],
             "handlers": [handlers.state() for handlers in self.handlers],
             "files": save_files(worker, self.file, self._mapped()),
             "groups": sorted(worker.groups),
@@ -163,6 +165,7 @@ class Loading:
         self._first_tasks: dict[int, Task] = {}
         self._tables: dict[int, FileTable] = {}
         self._contexts: dict[int, FsContext] = {}
+        self._directories: dict[int, DirectoryReference] = {}
         self._handlers: dict[int, SignalHandlers] = {}
         self._shared: dict[int, SharedMemory] = {}
 
@@ -205,12 +208,21 @@ class Loading:
         table.load(state, self.files.find)
         return table
 
-    def context(self, number: int, group: ThreadGroup) -> FsContext:
+    def context(self, number: int) -> FsContext:
         """Return root, working directory and umask, shared by those who had them together."""
         if number in self._contexts:
-            return self._contexts[number].share(group)
-        context = self._contexts[number] = FsContext.of_state(self._state["contexts"][number])
+            return self._contexts[number].share()
+        state = self._state["contexts"][number]
+        root, cwd = self._directory(state["root"]), self._directory(state["cwd"])
+        context = self._contexts[number] = FsContext(root, cwd, state["umask"])
         return context
+
+    def _directory(self, number: int) -> DirectoryReference:
+        if number in self._directories:
+            return self._directories[number].hold()
+        handle, owned = self._state["directories"][number]
+        directory = self._directories[number] = DirectoryReference(handle, owned=owned)
+        return directory
 
     def signal_handlers(self, number: int) -> SignalHandlers:
         """Return a table of signal actions."""

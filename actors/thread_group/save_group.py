@@ -129,7 +129,7 @@ def become(group: ThreadGroup, state: dict[str, Any], loading: Loading) -> None:
     group.limits = ResourceLimits(state["limits"])
     group.times = GroupTimes(**state["times"])
     group.files = loading.table(state["files"], group)
-    group.fs = loading.context(state["fs"], group)
+    group.fs = loading.context(state["fs"])
     for saved in state["tasks"]:
         _load_task(group, saved, state["memory"], loading)
     _load_signals(group, state["signals"], loading)

@@ -238,7 +238,7 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     group.mount_namespace = parent.mount_namespace
     group.memory = task.memory.share(group) if flags & _F.VM else task.memory.fork(host.space, group)
     group.files = parent.files.share(group) if flags & _F.FILES else parent.files.fork(group)
-    group.fs = parent.fs.share(group) if flags & _F.FS else parent.fs.fork(group)
+    group.fs = parent.fs.share() if flags & _F.FS else parent.fs.fork()
     group.credentials = parent.credentials.copy()
     group.limits = parent.limits.copy()
     group.executable = parent.executable
@@ -297,5 +297,5 @@ def unshare(task: Task, flags: U64) -> int:
     if flags & _F.FILES:
         group.files = group.files.unshare(group)
     if flags & _F.FS:
-        group.fs = group.fs.unshare(group)
+        group.fs = group.fs.unshare()
     return 0

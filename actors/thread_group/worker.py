@@ -82,7 +82,7 @@ class Worker(Actor):
         group.ppid, group.pgid, group.sid = message.ppid, message.pgid, message.sid
         group.terminal, group.stop_epoch = message.terminal, message.epoch
         group.mount_namespace = message.mount_namespace
-        group.fs = fs_context.FsContext(root=message.root, cwd=message.root)
+        group.fs = fs_context.FsContext.at(message.root)
         return Done()
 
     @handles(messages.ClockParameters)
