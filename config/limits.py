@@ -17,6 +17,14 @@ EVENTS_PER_TURN = 256
 #: Nanoseconds that the loop is asked to wait at most: epoll counts 31 bits of ms. Later ones are looked at again.
 MAX_TIMER_NS = 86_400 * 1_000_000_000
 
+# -- supervisor --------------------------------------------------------------------------------------------------------
+
+#: Sandboxes that a supervisor keeps prepared. More than are asked for while one is being made do not pay, and each
+#: takes about 10 MB.
+MAX_STOCK = 4
+#: Nanoseconds without a request after which prepared sandboxes are ended.
+STOCK_IDLE_NS = 600 * 1_000_000_000
+
 # -- mount namespace ---------------------------------------------------------------------------------------------
 
 #: Anonymous host files (memfds) open at once for regular files in memory; at most half of RLIMIT_NOFILE's hard limit.

@@ -120,8 +120,12 @@ def _factory(structlog: Any, child: dict[str, str] | None) -> Any:
 class LogSink:
     """Where the supervisor process puts the events of one sandbox's processes."""
 
-    def __init__(self, path: str = "") -> None:
-        """*path* is the file that gets every line, "" for none. OSError when it cannot be opened for appending."""
+    def __init__(self, path: str = "", sandbox: str = "") -> None:
+        """*path* is the file that gets every line, "" for none. OSError when it cannot be opened for appending.
+
+        *sandbox* is added to what people see of processes that were made before their sandbox had a name.
+        """
+        self.sandbox = sandbox
         self._file: BinaryIO | None = open(path, "ab", buffering=0) if path else None  # noqa: SIM115  # see close
 
     def write(self, line: bytes) -> None:
@@ -135,6 +139,7 @@ class LogSink:
     def _show(self, event: dict[str, Any]) -> None:
         if sys.stderr is None:
             return
+        event["sandbox"] = event.get("sandbox") or self.sandbox
         renderer = _structlog().dev.ConsoleRenderer(colors=sys.stderr.isatty())
         sys.stderr.write(f"greenroom: {renderer(None, '', event)}\n")
         sys.stderr.flush()

@@ -66,14 +66,14 @@ if TYPE_CHECKING:
     from ..config.spec import Command, SandboxSpec
     from .checkpoint import Checkpoint, CheckpointWriter
     from .host import Host
+    from .spawner import Spawner
 
     #: A client's wish: a generator that yields asks to Kernel and returns the reply.
     Verb = Generator[Ask, Any, Message]
 
-__all__ = ["Peers", "Supervisor", "close_all", "decode_spec", "process_names"]
+__all__ = ["Peers", "Supervisor", "close_all", "decode_spec", "process_arguments", "process_names", "set_up_request"]
 
-#: Until processes that do not go by SIGTERM get SIGKILL; with a trace, whose end they have to write.
-_GRACE_NS = 1_000_000_000
+#: Until traced processes, which get SIGTERM to write the end of the trace, get SIGKILL. Others get that at once.
 _GRACE_WITH_TRACE_NS = 20_000_000_000
 #: For the making of a sandbox's processes and the set-up of its kernel.
 _START_LIMIT_NS = 60_000_000_000
@@ -104,9 +104,18 @@ class Supervisor(Actor):
     """One sandbox."""
 
     def __init__(
-        self, address: str, node: Node, *, host: Host, spec: SandboxSpec, directory: str, peers: Peers
+        self,
+        address: str,
+        node: Node,
+        *,
+        host: Host,
+        spawner: Spawner,
+        spec: SandboxSpec,
+        directory: str,
+        peers: Peers,
     ) -> None:
         super().__init__(address, node)
+        self.spawner = spawner
         self.spec = spec
         self.state = State.STARTING
         self.created_ns = time.time_ns()
@@ -114,9 +123,11 @@ class Supervisor(Actor):
         self._host = host
         self._directory = directory
         self._peers = peers
-        self._sink = LogSink(spec.log_json)
+        self._sink = LogSink(spec.log_json, spec.name)
         self._processes: dict[str, _Process] = {}
-        #: What happens once every process is ready: the set-up of the kernel. Then the caller is told.
+        #: Somebody waits for it: then its kernel is set up once every process is ready, and the caller is told.
+        self._booting = False
+        self._on_prepared: Callable[[], None] = lambda: None
         self._initialise: Callable[[], Verb] = self._init_kernel
         self._on_booted: Callable[[Message], None] = lambda _reply: None
         self._timers: list[Timer] = []
@@ -136,11 +147,41 @@ class Supervisor(Actor):
 
     # -- start --------------------------------------------------------------------------------------------------
 
+    def prepare(self, prepared: Callable[[], None]) -> None:
+        """Make the processes of a sandbox that is nobody's yet; *prepared* is called when they are ready."""
+        self._on_prepared = prepared
+        self._after(_START_LIMIT_NS, self._check_start)
+        self._make_processes()
+
+    @property
+    def prepared(self) -> bool:
+        """Whether its processes live and are ready for a kernel to be set up in them."""
+        return bool(self._processes) and all(process.ready for process in self._processes.values()) and self.starting
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has not been booted, and no process of it has died, read or unread."""
+        return self.state is State.STARTING and not any(map(_is_dead, self._processes.values()))
+
+    def assign(self, spec: SandboxSpec) -> None:
+        """Give it its specification, which has the shape of the one that it was made with; :meth:`boot` follows."""
+        self.spec = spec
+        self.created_ns = time.time_ns()
+        self._sink.sandbox = spec.name
+        self._on_prepared = lambda: None
+
     def boot(self, booted: Callable[[Message], None], initialise: Callable[[], Verb] | None = None) -> None:
-        """Make the processes and set the kernel up; *booted* gets Done or Failed."""
+        """Make the processes, unless they are there, and set the kernel up; *booted* gets Done or Failed."""
         self._on_booted = booted
         self._initialise = initialise or self._init_kernel
+        self._booting = True
         self._after(_START_LIMIT_NS, self._check_start)
+        if not self._processes:
+            self._make_processes()
+        elif self.prepared:
+            self._set_up()
+
+    def _make_processes(self) -> None:
         for name in process_names(self.spec):
             self._spawn(name)
 
@@ -161,7 +202,7 @@ class Supervisor(Actor):
         fds = [report.write_end, *(peer.fileno() for peer in peers.values())]
         entry = self._host.roles[name.partition(":")[0]]
         try:
-            self._host.spawner.spawn(
+            self.spawner.spawn(
                 entry,
                 config,
                 fds,
@@ -190,27 +231,20 @@ class Supervisor(Actor):
     def process_ready(self, message: ProcessReady) -> None:
         """One process is there; with the last one the kernel can be set up."""
         self._processes[message.process].ready = True
-        if self.state is State.STARTING and all(process.ready for process in self._processes.values()):
-            self.drive(self._initialise(), self._booted)
+        if not self.prepared:
+            return
+        if self._booting:
+            self._set_up()
+        else:
+            self.node.connect(self._kernel_process())
+            self._on_prepared()
+
+    def _set_up(self) -> None:
+        self.drive(self._initialise(), self._booted)
 
     def _init_kernel(self) -> Verb:
-        spec = self.spec
-        yield Ask(
-            "kernel",
-            kernel.InitKernel(
-                sandbox=spec.name,
-                hostname=spec.hostname,
-                domainname=guest_machine.DOMAIN_NAME,
-                mounts=guest_machine.mount_table(spec),
-                workers=len(self._processes) - 1 if spec.placement == "split" else 1,
-                application_cores=guest_machine.application_cores(),
-                cpu_features=guest_machine.cpu_features(),
-                release=guest_machine.RELEASE,
-                version=guest_machine.version_text(),
-                limits=limit_numbers(spec.limits),
-                max_tasks=0,
-            ),
-        )
+        workers = len(self._processes) - 1 if self.spec.placement == "split" else 1
+        yield Ask("kernel", set_up_request(self.spec, workers))
         return Done()
 
     def _booted(self, reply: Message | None, error: BaseException | None) -> None:
@@ -225,7 +259,7 @@ class Supervisor(Actor):
             self.end("failed", str(error))
 
     def _check_start(self) -> None:
-        if self.state is State.STARTING:
+        if self.state is State.STARTING and (self._booting or not self.prepared):
             late = [name for name, process in self._processes.items() if not process.ready]
             self.end("failed", f"not started after {_START_LIMIT_NS // 10**9} s; not ready: {late or 'the kernel'}")
 
@@ -282,7 +316,7 @@ class Supervisor(Actor):
         """Run a program; *streams* are its three descriptors, now ours (or NULL_STREAM, CLOSED_STREAM)."""
         try:
             self._check_alive()
-            arguments = self._process_arguments(command)
+            arguments = process_arguments(command, ())
         except BaseException:
             close_all(streams)
             raise
@@ -300,21 +334,6 @@ class Supervisor(Actor):
             self._started = True
             yield Ask("kernel", kernel.Start())
         return ProcessStarted(pid=made.pid)
-
-    def _process_arguments(self, command: Command) -> ProcessArguments:
-        uid, gid, groups = parse_user(command.user)
-        return ProcessArguments(
-            filename=os.fsdecode(command.argv[0]),
-            argv=command.argv,
-            envv=command.envv,
-            working_directory=command.cwd,
-            uid=uid,
-            gid=gid,
-            groups=groups,
-            stdio=(),
-            terminal=command.terminal,
-            limits=limit_numbers(command.limits),
-        )
 
     def _give(self, streams: Sequence[int]) -> tuple[int, ...]:
         """Pass descriptors to the worker; return their tokens. NULL_STREAM and CLOSED_STREAM travel as they are."""
@@ -526,9 +545,12 @@ class Supervisor(Actor):
             timer.cancel()
         if starting:
             self._on_booted(self._failed(self._ended_error()))
-        for process in self._processes.values():
-            _signal(process, signal.SIGTERM)
-        self._after(_GRACE_WITH_TRACE_NS if self.spec.trace else _GRACE_NS, self._kill_processes)
+        if self.spec.trace:
+            for process in self._processes.values():
+                _signal(process, signal.SIGTERM)
+            self._after(_GRACE_WITH_TRACE_NS, self._kill_processes)
+        else:
+            self._kill_processes()
         self.node.loop.call_soon(self._finish_if_gone)
 
     def spawner_died(self) -> None:
@@ -602,6 +624,40 @@ class Supervisor(Actor):
         super().fail(error)
 
 
+def set_up_request(spec: SandboxSpec, workers: int) -> kernel.InitKernel:
+    """Return what makes an empty sandbox of *spec* in processes that are ready."""
+    return kernel.InitKernel(
+        sandbox=spec.name,
+        hostname=spec.hostname,
+        domainname=guest_machine.DOMAIN_NAME,
+        mounts=guest_machine.mount_table(spec),
+        workers=workers,
+        application_cores=guest_machine.application_cores(),
+        cpu_features=guest_machine.cpu_features(),
+        release=guest_machine.RELEASE,
+        version=guest_machine.version_text(),
+        limits=limit_numbers(spec.limits),
+        max_tasks=0,
+    )
+
+
+def process_arguments(command: Command, stdio: tuple[int, ...]) -> ProcessArguments:
+    """Return what creates *command*'s process with the streams *stdio* (tokens, or as in ``streams``). SpecError."""
+    uid, gid, groups = parse_user(command.user)
+    return ProcessArguments(
+        filename=os.fsdecode(command.argv[0]),
+        argv=command.argv,
+        envv=command.envv,
+        working_directory=command.cwd,
+        uid=uid,
+        gid=gid,
+        groups=groups,
+        stdio=stdio,
+        terminal=command.terminal,
+        limits=limit_numbers(command.limits),
+    )
+
+
 class Peers:
     """The descriptor sockets between each two processes of a sandbox, before they are handed out."""
 
@@ -639,6 +695,14 @@ def close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         if fd >= 0:
             os.close(fd)
+
+
+def _is_dead(process: _Process) -> bool:
+    if process.dead or process.pidfd < 0:
+        return process.dead  # without a pidfd the spawner's word is still on its way
+    poll = select.poll()
+    poll.register(process.pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _ignore_reply(_reply: Message) -> None:

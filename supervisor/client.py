@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import itertools
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -78,7 +77,7 @@ class Connection:
 
     def request_with_streams(self, streams: Sequence[int], make: Callable[[int], Message], reply: type[_R]) -> _R:
         """Pass descriptors and send the message that *make* makes from their number."""
-        number = secrets.randbits(64) | 1
+        number = int.from_bytes(os.urandom(8)) | 1
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as side:
             try:
                 side.connect(f"{self._directory.path}/{DESCRIPTOR_SOCKET}")

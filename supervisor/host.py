@@ -10,7 +10,6 @@ import collections
 import contextlib
 import dataclasses
 import os
-import secrets
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..actors.runtime.descriptors import Descriptors
@@ -24,6 +23,7 @@ from .errors import GreenroomError, NameInUse, SandboxEnded, SandboxFailed, Sand
 from .runtime_directory import live_supervisors
 from .spawner import Spawner
 from .state import State
+from .stock import Stock
 from .streams import NULL_STREAM
 from .terminal import TerminalHolder
 
@@ -77,8 +77,9 @@ class Host:
         directory: RuntimeDirectory,
         spawner: Spawner,
         roles: Mapping[str, str] = sandbox_process.ROLES,
+        stock_limit: int = 0,
     ) -> None:
-        """*roles* maps kinds of processes to their entry points."""
+        """*roles* maps kinds of processes to their entry points; *stock_limit* sandboxes are prepared at most."""
         self.loop = loop
         self.directory = directory
         self.spawner = spawner
@@ -90,6 +91,12 @@ class Host:
         self.on_sandbox_ended: Callable[[str], None] = lambda _name: None
         self.descriptors = DescriptorSocket(loop, directory)
         spawner.attach(loop, self._spawner_died)
+        #: Sandboxes that are nobody's yet.
+        self.stock = Stock(loop, self._make_for_stock, stock_limit)
+        #: The spawner of the stock's members, which has rehearsed on the platform of that name.
+        self._template: Spawner | None = None
+        self._templates: list[Spawner] = []
+        self._rehearsed = ""
         self._control: ControlSocket | None = None
         self._spawner_lost = False
 
@@ -123,13 +130,24 @@ class Host:
         return found
 
     def create(self, spec: SandboxSpec) -> Supervisor:
-        """Make the actor, the node and the directory of a new sandbox. NameInUse, OSError for its log file."""
+        """Return a new sandbox, which is to be booted. NameInUse, OSError for its log or trace file."""
         if self._spawner_lost:
             raise SandboxFailed("this supervisor makes no more sandboxes: its spawner process died; start another")
-        spec = dataclasses.replace(spec, name=spec.name or f"gr-{secrets.token_hex(4)}")
+        spec = dataclasses.replace(spec, name=spec.name or f"gr-{os.urandom(4).hex()}")
         if spec.trace:
             _empty_file(spec.trace)
         self.directory.claim(spec.name)
+        try:
+            sandbox = self.stock.take(spec) or self._make(spec, self.spawner)
+        except BaseException:
+            self.directory.release(spec.name)
+            raise
+        sandbox.assign(spec)
+        self.sandboxes[spec.name] = sandbox
+        return sandbox
+
+    def _make(self, spec: SandboxSpec, spawner: Spawner) -> Supervisor:
+        """Make the actor, the node and the directory of a sandbox, which need not have a name yet. OSError."""
         self._count += 1
         directory = f"{self.directory.path}/{self._count}"
         os.mkdir(directory, 0o700)
@@ -143,17 +161,37 @@ class Host:
             Descriptors("supervisor", peers.of("supervisor")),
             on_failure=lambda _address, _reason: None,  # the actor has ended its sandbox itself
         )
-        Supervisor.start("supervisor", node, host=self, spec=spec, directory=directory, peers=peers)
+        Supervisor.start("supervisor", node, host=self, spawner=spawner, spec=spec, directory=directory, peers=peers)
         actor = node.actor("supervisor")
         assert isinstance(actor, Supervisor)
-        self.sandboxes[spec.name] = actor
         return actor
+
+    def _make_for_stock(self, spec: SandboxSpec) -> Supervisor:
+        """Make a sandbox of many, for which there is a spawner of their own that has rehearsed. OSError."""
+        if self._template is None or self._rehearsed != spec.platform:
+            template = self._template = self.spawner.spawn_spawner()
+            template.attach(self.loop, lambda: self._template_died(template))
+            self._templates.append(template)
+            self._rehearsed = spec.platform
+            if "rehearsal" in self.roles:
+                template.call(self.roles["rehearsal"], spec.platform)
+        return self._make(spec, self._template)
+
+    def _boot(self, sandbox: Supervisor, booted: Answer, initialise: Callable[[], Verb] | None = None) -> None:
+        """Boot *sandbox*; until *booted* is called the stock is not refilled."""
+        self.stock.start_begins()
+
+        def answer(reply: Message) -> None:
+            self.stock.start_ended()
+            booted(reply)
+
+        sandbox.boot(answer, initialise)
 
     @_answers(messages.CreateSandbox)
     def _create(self, message: messages.CreateSandbox, answer: Answer) -> None:
         sandbox = self.create(message.spec)
         created = messages.SandboxCreated(sandbox=sandbox.spec.name)
-        sandbox.boot(lambda reply: answer(reply if isinstance(reply, Failed) else created))
+        self._boot(sandbox, lambda reply: answer(reply if isinstance(reply, Failed) else created))
 
     @_answers(messages.Execute)
     def _execute(self, message: messages.Execute, answer: Answer) -> None:
@@ -217,7 +255,7 @@ class Host:
             ours.close()
             booted(reply)
 
-        sandbox.boot(done, load)
+        self._boot(sandbox, done, load)
         return sandbox
 
     def _open_checkpoint(self, path: str, name: str) -> tuple[Checkpoint, Supervisor]:
@@ -308,6 +346,9 @@ class Host:
     def sandbox_ended(self, sandbox: Supervisor) -> None:
         """Keep what may be asked about it later, and free its name."""
         name = sandbox.spec.name
+        if not name:
+            self.stock.member_ended(sandbox)
+            return
         self.sandboxes.pop(name, None)
         self._ended[name] = _Ended(sandbox.end_report, _describe(sandbox), sandbox.statuses)
         self._ended.move_to_end(name)
@@ -318,19 +359,32 @@ class Host:
 
     def _spawner_died(self) -> None:
         self._spawner_lost = True
-        for sandbox in list(self.sandboxes.values()):
-            sandbox.spawner_died()
+        self.stock.close()
+        self._end_those_of(self.spawner)
+
+    def _template_died(self, template: Spawner) -> None:
+        if self._template is template:
+            self._template = None
+        self._end_those_of(template)
+
+    def _end_those_of(self, spawner: Spawner) -> None:
+        for sandbox in [*self.sandboxes.values(), *self.stock.members, *self.stock.leaving]:
+            if sandbox.spawner is spawner:
+                sandbox.spawner_died()
 
     def close(self) -> None:
         """End every sandbox, wait until nothing of them is left, and remove the directory."""
         for sandbox in list(self.sandboxes.values()):
             sandbox.end("killed", "its supervisor ends")
-        while self.sandboxes:
+        self.stock.close()
+        while self.sandboxes or self.stock.leaving:
             self.loop.turn(None)
         self.loop.turn(0.0)
         if self._control is not None:
             self._control.close()
         self.descriptors.close()
+        for template in self._templates:
+            template.close()
         self.spawner.close()
         self.directory.remove()  # for a spawner that died; it does this otherwise
         live_supervisors()  # removes what others left whose spawner was killed with them

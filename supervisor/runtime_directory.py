@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import stat
 
@@ -72,7 +71,7 @@ class RuntimeDirectory:
     @classmethod
     def create(cls) -> RuntimeDirectory:
         """Make a directory for this process. SupervisorError when that is impossible."""
-        path = f"{_user_directory()}/{os.getpid()}-{secrets.token_hex(4)}"
+        path = f"{_user_directory()}/{os.getpid()}-{os.urandom(4).hex()}"
         if len(path) + _LONGEST_SOCKET > _MAX_SOCKET_PATH:
             raise SupervisorError(f"{path} is too long for sockets: set XDG_RUNTIME_DIR to a shorter path")
         os.mkdir(path, 0o700)

@@ -34,17 +34,23 @@ if TYPE_CHECKING:
 
 __all__ = ["PRELOAD", "ROLES", "Assignment", "encode_assignment", "run", "serve"]
 
-#: Entry points by the kind of process.
-ROLES = dict.fromkeys(("kernel", "worker", "sandbox"), f"{__name__}:run")
+#: Entry points by the kind of process, and what the spawner calls before it makes the first of many.
+ROLES = {
+    **dict.fromkeys(("kernel", "worker", "sandbox"), f"{__name__}:run"),
+    "rehearsal": "greenroom.supervisor.rehearsal:rehearse",
+}
 
 #: What the spawner imports before it forks the first process.
 PRELOAD = (
+    "encodings.ascii",
     "greenroom.actors.kernel.actor",
     "greenroom.actors.task_set.actor",
     "greenroom.actors.timekeeper.actor",
     "greenroom.actors.mount_namespace.actor",
+    "greenroom.actors.thread_group.host",
     "greenroom.actors.thread_group.worker",
     "greenroom.platform.ptrace.platform",
+    "greenroom.platform.x86_64.cpuid",
 )
 
 

@@ -13,6 +13,7 @@ import socket
 import sys
 
 from ..actors.runtime.loop import Loop
+from ..config.limits import MAX_STOCK
 from .host import Host
 from .sandbox_process import PRELOAD
 from .spawner import prepare, set_process_name
@@ -27,7 +28,7 @@ def main(client_pid: int) -> int:
     directory, spawner = prepare(PRELOAD)
     set_process_name("gr-supervisor")
     loop = Loop()
-    host = Host(loop, directory, spawner)
+    host = Host(loop, directory, spawner, stock_limit=MAX_STOCK)
     host.serve()
     _stop_with_client(loop, client_pid)
     _stop_on_sigterm(loop)

@@ -81,10 +81,10 @@ def prepare(preload: Sequence[str]) -> Prepared:
 class Spawner:
     """The supervisor's side: requests, and what has become of them."""
 
-    def __init__(self, channel: socket.socket, pid: int) -> None:
-        """Use :meth:`fork`."""
+    def __init__(self, channel: socket.socket, pid: int = -1) -> None:
+        """Use :meth:`fork`, or :meth:`spawn_spawner`, whose process is not our child and has no *pid* here."""
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(pid) if pid > 0 else -1
         self._channel = channel
         self._count = 0
         self._spawned: dict[int, Callable[[int, int], None]] = {}
@@ -110,6 +110,30 @@ class Spawner:
         self._loop, self._lost = loop, lost
         loop.watch(self._channel.fileno(), select.EPOLLIN, lambda _mask: self._receive())
 
+    def spawn_spawner(self) -> Spawner:
+        """Return a spawner that is a child of this one, with everything that this one has imported.
+
+        When it dies, only what it forked dies with it. OSError when this spawner is gone.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with theirs:
+                self.spawn(f"{__name__}:serve_another", b"", [null, theirs.fileno()], _let_go, lambda _status: None)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            os.close(null)
+        return Spawner(ours)
+
+    def call(self, entry: str, argument: str) -> None:
+        """Make the spawner itself call *entry* ("module:function"): what that leaves behind, later children begin with.
+
+        It must have no children yet, because *entry* may wait for any. OSError when the spawner is gone.
+        """
+        self._channel.send(msgpack.packb((0, entry, argument)))
+
     def spawn(
         self,
         entry: str,
@@ -129,7 +153,7 @@ class Spawner:
         memory = os.memfd_create("config")
         try:
             os.write(memory, config)
-            request = msgpack.packb((self._count, entry))
+            request = msgpack.packb((self._count, entry, ""))
             socket.send_fds(self._channel, [request], [memory, *fds])
         finally:
             os.close(memory)
@@ -167,14 +191,26 @@ class Spawner:
         self.close()
 
     def close(self) -> None:
-        """End the spawner and all that it forked; returns when it is gone. Idempotent."""
-        if self.pidfd < 0:
-            return
+        """End the spawner and all that it forked; returns when it is gone, if it is our child. Idempotent."""
         self._detach()
+        if self.pidfd < 0:
+            self._channel.close()
+            return
         self._channel.close()
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         self.pidfd = -1
+
+
+def serve_another(_config: bytes, fds: list[int]) -> int:
+    """Be the spawner of :meth:`Spawner.spawn_spawner`: the entry point of a child."""
+    return _SpawnerProcess(socket.socket(fileno=fds[0]), None, ()).run()
+
+
+def _let_go(_pid: int, pidfd: int) -> None:
+    """Its channel tells of its death."""
+    if pidfd >= 0:
+        os.close(pidfd)
 
 
 def _run_to_exit(body: Callable[[], int]) -> NoReturn:
@@ -194,7 +230,7 @@ def _run_to_exit(body: Callable[[], int]) -> NoReturn:
 class _SpawnerProcess:
     """The spawner process itself: one loop over its socket and its children's deaths."""
 
-    def __init__(self, channel: socket.socket, directory: RuntimeDirectory, preload: Sequence[str]) -> None:
+    def __init__(self, channel: socket.socket, directory: RuntimeDirectory | None, preload: Sequence[str]) -> None:
         self._channel = channel
         self._directory = directory
         self._preload = preload
@@ -203,7 +239,8 @@ class _SpawnerProcess:
 
     def run(self) -> int:
         """Serve until the supervisor is gone; return the exit status."""
-        os.setsid()
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         set_process_name("gr-spawner")
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         _close_all_but(self._channel.fileno())
@@ -246,7 +283,10 @@ class _SpawnerProcess:
             return False
         if not data:
             return False
-        number, entry = msgpack.unpackb(data)
+        number, entry, argument = msgpack.unpackb(data)
+        if number == 0:
+            self._call(entry, argument)
+            return True
         try:
             pid, assignments = self._prepare()
             with assignments:
@@ -261,6 +301,12 @@ class _SpawnerProcess:
             return self._report("spawned", number, pid, pidfd)
         finally:
             os.close(pidfd)
+
+    def _call(self, entry: str, argument: str) -> None:
+        with contextlib.suppress(Exception):  # children are then made without what it would have left behind
+            pkgutil.resolve_name(entry)(argument)
+        gc.collect()
+        gc.freeze()
 
     def _prepare(self) -> tuple[int, socket.socket]:
         """Fork a child that waits for its assignment; return its process id and where to send that."""
@@ -303,7 +349,8 @@ class _SpawnerProcess:
                 _kill(self._children | _children_of_this_process())
                 pid, _ = os.waitpid(-1, 0)
                 self._children.discard(pid)
-        self._directory.remove()
+        if self._directory is not None:
+            self._directory.remove()
 
 
 def _children_of_this_process() -> set[int]:

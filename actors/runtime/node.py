@@ -225,11 +225,19 @@ class Node:
         """Send the reply to an ask."""
         self.send(_REPLY, ask[3], ask[2], ask[4], message)
 
+    def connect(self, process: str) -> None:
+        """Connect to a peer process now, so that the first message does not wait for it."""
+        if process not in self._pushes:
+            self._connect(process)
+
     def _connect(self, process: str) -> zmq.Socket[bytes]:
+        endpoint = self._own_endpoint if process == self.process else self.placement.endpoints.get(process)
+        if endpoint is None:
+            raise LookupError(f"process {process} is gone")
         push: zmq.Socket[bytes] = self._context.socket(zmq.PUSH)
         push.setsockopt(zmq.SNDHWM, MAX_QUEUED_FRAMES)
         push.setsockopt(zmq.LINGER, 500)
-        push.connect(self._own_endpoint if process == self.process else self.placement.endpoints[process])
+        push.connect(endpoint)
         self._pushes[process] = push
         return push
 

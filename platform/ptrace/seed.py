@@ -1,11 +1,13 @@
 """The seed: a parked, emptied host process from which every other tracee is cloned.
 
-Linux counterpart: none; gVisor's ``newSubprocess`` keeps the same thing.  It owns the making of that process: a fork
-of the worker that is stopped before it does anything, and then stripped, by injected calls alone, of everything that
-it inherited: memory, vDSO, descriptors, rseq registration, signal handlers, mask, FPU state, session, privileges.
+Linux counterpart: none; gVisor's ``newSubprocess`` keeps the same thing.  It owns the making of that process: a program
+of three instructions, which waits, is stopped and then stripped, by injected calls alone, of everything that it
+inherited: memory, vDSO, descriptors, rseq registration, signal handlers, mask, FPU state, session, privileges.
 
-Nothing that the child itself executes matters, so it does not matter either in which state a thread of the worker
-(ZeroMQ's, say) held the heap or the interpreter lock at the time of the fork.
+The program is spawned (``posix_spawn``: vfork and exec) from memory.  A fork of the worker would do, and does where the
+host refuses to execute that; but it copies the worker's page tables, and leaves every page of the worker to be faulted
+in once more: 3 ms of each start.  Nothing that a forked child executes itself matters, so it does not matter either in
+which state a thread of the worker (ZeroMQ's, say) held the heap or the interpreter lock.
 
 The last step is a seccomp filter that every tracee inherits.  SYSEMU alone already keeps guests' calls from the host;
 the filter makes it true a second time, by address and number, for the case of a bug of ours, and for the vsyscall page,
@@ -77,9 +79,13 @@ class Seed(Tracee):
 
     def __init__(self, shelf_socket: int, placement: Placement) -> None:
         """Fork, stop and empty a process that keeps only *shelf_socket*. OSError when the host forbids a step."""
-        super().__init__(_fork_and_park(), placement, placement.cpus)
         try:
-            self._prepare(shelf_socket)
+            pid, inherited = _spawn_and_park(shelf_socket), SHELF_SOCKET
+        except OSError:  # the host forbids to execute what is in memory, or to make it executable
+            pid, inherited = _fork_and_park(), shelf_socket
+        super().__init__(pid, placement, placement.cpus)
+        try:
+            self._prepare(inherited)
         except BaseException:
             self.kill()
             raise
@@ -171,6 +177,28 @@ class Seed(Tracee):
         for offset in range(0, len(data), 8):
             word = int.from_bytes(data[offset : offset + 8], "little")
             request(PTRACE_POKEDATA, self.host_tid, address + offset, word)
+
+
+def _spawn_and_park(shelf_socket: int) -> int:
+    """Start a process that waits, with *shelf_socket* as its descriptor SHELF_SOCKET. OSError."""
+    program = os.memfd_create("greenroom-seed")
+    try:
+        os.write(program, _parking_program())
+        actions = [(os.POSIX_SPAWN_DUP2, shelf_socket, SHELF_SOCKET)]
+        return os.posix_spawn(f"/proc/self/fd/{program}", ["greenroom-seed"], {}, file_actions=actions)
+    finally:
+        os.close(program)
+
+
+def _parking_program() -> bytes:
+    """Return an ELF file of one segment whose code calls pause(2) for ever."""
+    code = b"\xb8" + struct.pack("<I", SYS["pause"]) + b"\x0f\x05\xeb\xf7"  # mov eax, pause; syscall; jmp to the start
+    size, base = 64 + 56, 0x400000
+    identification = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    header = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + size, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    length = size + len(code)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, length, length, _PAGE)
+    return identification + header + segment + code
 
 
 def _fork_and_park() -> int:

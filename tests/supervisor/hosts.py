@@ -50,10 +50,10 @@ def wait_for_death(pid: int) -> None:
 class TurnedHost:
     """A host in this process, whose loop the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, stock_limit: int = 0) -> None:
         directory, self.spawner = prepare(())
         self.loop = Loop()
-        self.host = Host(self.loop, directory, self.spawner, fake_sandbox.ROLES)
+        self.host = Host(self.loop, directory, self.spawner, fake_sandbox.ROLES, stock_limit)
 
     def until(self, done: Callable[[], bool]) -> None:
         """Turn the loop until *done*."""
