@@ -44,7 +44,7 @@ def test_random_bytes_boot_ids_and_stack_addresses_differ() -> None:
 def test_files_and_processes_of_one_are_not_in_another() -> None:
     lines = _in_a_client(
         "boxes[0].shell('echo secret > /tmp/f; mkdir /srv/x; sleep 1000 >/dev/null 2>&1 & :')\n"
-        "for box in boxes[1:]: print(box.shell('ls /tmp /srv/x 2>/dev/null; ps -e | grep -c sleep').stdout.decode())"
+        "for box in boxes[1:]: print(box.shell('ls -A /tmp; ls -d /srv/x 2>/dev/null; ps -e | grep -c sleep').stdout.decode())"
     )
     assert [line for line in lines if line] == ["0"] * 3
 
