@@ -132,9 +132,12 @@ def test_static_busybox_reads_the_time(placement: str, tmp_path: Path) -> None:
 
 
 def test_addresses_are_random_and_fixed_without_randomisation(placement: str) -> None:
-    line = "for i in 1 2 3 4; do grep vdso /proc/self/maps; done; for i in 1 2; do setarch -R grep vdso /proc/self/maps; done"
+    """Programs that run again and again share addresses for a while (templates.py): the first ones have their own."""
+    line = (
+        "for i in 1 2; do grep vdso /proc/self/maps; done; for i in 1 2; do setarch -R grep vdso /proc/self/maps; done"
+    )
     *random, first, second = in_sandbox(shell(line), placement).stdout.splitlines()
-    assert len(set(random)) == 4
+    assert len(random) == len(set(random)) == 2
     assert first == second
 
 
