@@ -62,13 +62,6 @@ class Shell:
         """Type *keys*, whoever reads them."""
         os.write(self.master, keys)
 
-    def type_to_a_job(self, keys: bytes, limit_s: float = 10.0) -> None:
-        """Type *keys* as soon as the terminal is in the hands of a job, no longer of the shell."""
-        end = time.monotonic() + limit_s
-        while os.tcgetpgrp(self.master) == self.pid and time.monotonic() < end:
-            select.select([], [], [], 0.01)
-        os.write(self.master, keys)
-
 
 def show_a_shell() -> None:
     """Job control. What is expected never stands in what is typed, since the terminal echoes that."""
@@ -77,24 +70,29 @@ def show_a_shell() -> None:
     shell.type(b"tty | head -c 9; echo mark$((1+1))\n")
     print("command", shell.expect(b"mark2"))
     shell.expect_prompt()
-    shell.type(b"sleep 100; echo after\n")
-    shell.type_to_a_job(b"\x03")
+    shell.type(b"sh -c 'echo ru$((5+5))n; exec sleep 100'; echo after\n")
+    shell.expect(b"ru10n")
+    shell.type(b"\x03")
     shell.expect_prompt()
     shell.type(b"echo int$((2+2))\n")
     print("Ctrl-C", shell.expect(b"int4"))
     shell.expect_prompt()
-    shell.type(b"cat\n")
-    shell.type_to_a_job(b"abc\n\x1a")
+    shell.type(b"sh -c 'echo ru$((6+6))n; exec cat'\n")
+    shell.expect(b"ru12n")
+    shell.type(b"abc\n\x1a")
     print("Ctrl-Z", shell.expect(b"topped"))
     shell.expect_prompt()
     shell.type(b"jobs; fg\n")
-    shell.type_to_a_job(b"more\n\x04")
+    shell.type(b"more\n")
+    shell.expect(b"more")  # an echo or cat's own: the terminal is no longer the line editor's
+    shell.type(b"\x04")
     shell.expect_prompt()
     shell.type(b"echo st$?z\n")
     print("fg, Ctrl-D", shell.expect(b"st0z"))
     shell.expect_prompt()
-    shell.type(b"cat </dev/tty & until jobs | grep -q topped; do :; done; kill %1; wait; echo bg$((3+3))\n")
+    shell.type(b"cat </dev/tty & until jobs | grep -q topped; do :; done; kill -9 %1; while jobs | grep -q topped; do :; done; echo bg$((3+3))\n")
     print("background reader", shell.expect(b"bg6"))
+    shell.expect_prompt()
     shell.type(b"exit 7\n")
     print("exit", os.waitstatus_to_exitcode(os.waitpid(shell.pid, 0)[1]))
 
