@@ -62,8 +62,7 @@ def dispatch(platform: PtracePlatform, tasks: list[PtraceTask], count: int) -> f
     answered, running = 0, len(tasks)
     start = time.perf_counter_ns()
     while running:
-        poller.poll()
-        for event in platform.poll():
+        for event in [event for fd, _mask in poller.poll() for event in platform.poll(fd)]:
             answered += 1
             if answered > count:
                 running -= 1

@@ -24,11 +24,13 @@ __all__ = [
     "MAX_WORKERS",
     "PLACEMENTS",
     "PLATFORMS",
+    "PLATFORM_VARIABLE",
     "BindMount",
     "Command",
     "SandboxSpec",
     "clean_environment",
     "default_cwd",
+    "default_platform",
     "limit_numbers",
     "parse_bind",
     "parse_user",
@@ -45,7 +47,10 @@ MAX_WORKERS = 64
 #: Nanoseconds that a sandbox's time limit may be: a year.
 MAX_TIMEOUT_NS = 366 * 86400 * 10**9
 
-PLATFORMS = ("ptrace",)
+#: "auto" is the fastest that the host allows.
+PLATFORMS = ("auto", "notify", "ptrace")
+#: Environment variable that says which platform to use where nothing else does.
+PLATFORM_VARIABLE = "GREENROOM_PLATFORM"
 PLACEMENTS = ("colocated", "split")
 NETWORKS = ("none",)
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -65,6 +70,11 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 def clean_environment() -> dict[str, str]:
     """Return the environment of a program for which the caller's is not meant: small, and the same everywhere."""
     return {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm-256color"}
+
+
+def default_platform() -> str:
+    """Return the platform of a sandbox that names none: what the environment says, or the fastest."""
+    return os.environ.get(PLATFORM_VARIABLE) or PLATFORMS[0]
 
 
 def _check_path(field: str, path: str) -> None:
@@ -110,7 +120,7 @@ class SandboxSpec(Record):
     #: Host directory that is the read-only layer below the root's memory overlay.
     root: str = "/"
     #: How guest code is caught: one of PLATFORMS.
-    platform: str = "ptrace"
+    platform: str = "auto"
     #: Which actors share a process: one of PLACEMENTS.
     placement: str = DEFAULT_PLACEMENT
     #: Worker processes when split.

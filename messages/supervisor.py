@@ -77,6 +77,8 @@ class ProcessReady(Message):
 
     #: Its name in the placement: "kernel", "worker:0", "sandbox".
     process: str
+    #: How it catches system calls, "" when it has no guests.
+    platform: str
 
 
 @message(tag=0x131, receiver="supervisor", mode=Mode.REPLY)
@@ -176,6 +178,8 @@ class SandboxRow(Record):
     command: str
     #: Host process id of its supervisor.
     supervisor_pid: int
+    #: How system calls are caught: "notify" or "ptrace"; "" while it starts.
+    platform: str
 
 
 @message(tag=0x13B, receiver="supervisor", mode=Mode.REPLY)
@@ -270,5 +274,7 @@ class RestoreSandbox(Message):
     path: str
     #: "" for the name that it had when saved, or a new one when that is in use.
     name: str
+    #: How system calls are caught from now on, one of PLATFORMS.
+    platform: str
     #: Number of the streams that take the place of the host's (see ``Execute``); 0: /dev/null.
     streams: int = 0

@@ -200,11 +200,14 @@ class Platform(abc.ABC):
 
     @abc.abstractmethod
     def filenos(self) -> Sequence[int]:
-        """Return descriptors that become readable when ``poll`` may have events."""
+        """Return descriptors that become readable when ``poll`` of them may have events."""
 
     @abc.abstractmethod
-    def poll(self) -> list[Event]:
-        """Return the events that are ready, without waiting; an empty list when there is none."""
+    def poll(self, fileno: int) -> list[Event]:
+        """Return the events that *fileno*, one of ``filenos``, is readable for; an empty list when there is none.
+
+        *fileno* was found readable since it was last polled; what it had may have been taken since, by ``interrupt``.
+        """
 
     @abc.abstractmethod
     def create_task(self) -> HostTask:

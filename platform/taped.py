@@ -133,7 +133,7 @@ class TapedPlatform(Platform):
         self._count = 0
 
     def start(self) -> None:
-        self.tape.call("platform", "start", (), lambda: self._real.start())
+        """Nothing: what is recorded has been started."""
 
     def close(self) -> None:
         if self._real is not None:
@@ -143,18 +143,18 @@ class TapedPlatform(Platform):
         filenos: Sequence[int] = self.tape.call("platform", "filenos", (), lambda: list(self._real.filenos()))
         return filenos
 
-    def poll(self) -> list[Event]:
-        rows = self.tape.call("platform", "poll", (), self._poll_real)
+    def poll(self, fileno: int) -> list[Event]:
+        rows = self.tape.call("platform", "poll", (fileno,), lambda: self._poll_real(fileno))
         return [
             Event(EventKind(kind), self._tasks[number], value, tuple(args), siginfo)
             for kind, number, value, args, siginfo in rows
             if number in self._tasks
         ]
 
-    def _poll_real(self) -> list[tuple[int, int, int, tuple[int, ...], bytes]]:
+    def _poll_real(self, fileno: int) -> list[tuple[int, int, int, tuple[int, ...], bytes]]:
         return [
             (int(e.kind), self._numbers[id(e.task)], e.number, e.args, e.siginfo)
-            for e in self._real.poll()
+            for e in self._real.poll(fileno)
             if id(e.task) in self._numbers
         ]
 

@@ -139,6 +139,8 @@ class Supervisor(Actor):
         self.main_pid = 0
         self._ends_with_main = False
         self.statuses: dict[int, int] = {}
+        #: How system calls are caught, once the workers have said.
+        self.platform = ""
         self._holders: dict[int, TerminalHolder] = {}
         self._process_waiters: dict[int, list[Callable[[Message], None]]] = {}
         self._end_waiters: list[Callable[[Message], None]] = []
@@ -231,6 +233,7 @@ class Supervisor(Actor):
     def process_ready(self, message: ProcessReady) -> None:
         """One process is there; with the last one the kernel can be set up."""
         self._processes[message.process].ready = True
+        self.platform = message.platform or self.platform
         if not self.prepared:
             return
         if self._booting:

@@ -36,6 +36,16 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+_platform_option = click.option(
+    "--platform",
+    default="auto",
+    show_default=True,
+    envvar="GREENROOM_PLATFORM",
+    show_envvar=True,
+    help="How system calls are caught: notify, ptrace, or auto, the faster that the host allows.",
+)
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="greenroom")
 def cli() -> None:
@@ -43,7 +53,7 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("--platform", default="ptrace", show_default=True, help="How system calls are caught.")
+@_platform_option
 @click.option("--placement", default="colocated", show_default=True, help="colocated or split.")
 @click.option("--cwd", default=None, metavar="DIR", help="Working directory; the current one where the sandbox has it.")
 @click.option("--env", "-e", multiple=True, metavar="K=V", help="Set a variable, or with K alone unset it.")
@@ -124,10 +134,10 @@ def ps() -> None:
     """List the running sandboxes."""
     from .sandbox import Sandbox
 
-    rows: list[tuple[str, ...]] = [("ID", "STATE", "CREATED", "SUPERVISOR", "COMMAND")]
+    rows: list[tuple[str, ...]] = [("ID", "STATE", "PLATFORM", "CREATED", "SUPERVISOR", "COMMAND")]
     for info in Sandbox.list():
         created = info.created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        rows.append((info.id, info.state, created, str(info.supervisor_pid), info.command))
+        rows.append((info.id, info.state, info.platform, created, str(info.supervisor_pid), info.command))
     _print_table(rows)
 
 
@@ -243,13 +253,14 @@ def save(sandbox: str, file: str, *, leave_running: bool) -> None:
 @click.option(
     "--name", default="", metavar="ID", help="Its name; the saved one otherwise, or a new one while that is in use."
 )
+@_platform_option
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.pass_obj
-def restore(caller: Caller, /, file: str, name: str) -> int:
+def restore(caller: Caller, /, file: str, name: str, platform: str) -> int:
     """Go on with the sandbox saved in FILE; ends as run does."""
     from .foreground import Foreground
 
-    return Foreground(caller.closed, caller.take_prepared()).restore(os.path.abspath(file), name)
+    return Foreground(caller.closed, caller.take_prepared()).restore(os.path.abspath(file), name, platform)
 
 
 @cli.group(cls=_Verbs)

@@ -109,11 +109,11 @@ class Foreground:
 
         return self._live(begin)
 
-    def restore(self, path: str, name: str) -> int:
+    def restore(self, path: str, name: str, platform: str) -> int:
         """Go on with the sandbox saved at *path*; return the exit status for this process. As :meth:`run`."""
 
         def begin() -> Supervisor:
-            return self._host.restore(path, name, self._own_streams(), self._restored)
+            return self._host.restore(path, name, platform, self._own_streams(), self._restored)
 
         return self._live(begin)
 

@@ -233,13 +233,13 @@ class Host:
 
         sandbox.submit(save, saved)
 
-    def restore(self, path: str, name: str, streams: list[int], booted: Answer) -> Supervisor:
+    def restore(self, path: str, name: str, platform: str, streams: list[int], booted: Answer) -> Supervisor:
         """Make a sandbox from a checkpoint file; *booted* gets Done or Failed. CheckpointError, NameInUse.
 
         *streams*, which become ours, take the place of those that its programs were started with.
         """
         try:
-            checkpoint, sandbox = self._open_checkpoint(path, name)
+            checkpoint, sandbox = self._open_checkpoint(path, name, platform)
         except BaseException:
             close_all(streams)
             raise
@@ -258,7 +258,7 @@ class Host:
         self._boot(sandbox, done, load)
         return sandbox
 
-    def _open_checkpoint(self, path: str, name: str) -> tuple[Checkpoint, Supervisor]:
+    def _open_checkpoint(self, path: str, name: str, platform: str) -> tuple[Checkpoint, Supervisor]:
         """Verify the file, and make the actor of the sandbox in it."""
         from .checkpoint import Checkpoint
 
@@ -266,7 +266,7 @@ class Host:
         try:
             checkpoint.check_host()
             saved = decode_spec(checkpoint.manifest["spec"])
-            spec = dataclasses.replace(saved, name=name or saved.name, trace="", log_json="")
+            spec = dataclasses.replace(saved, name=name or saved.name, platform=platform, trace="", log_json="")
             try:
                 sandbox = self.create(spec)
             except NameInUse:
@@ -285,7 +285,7 @@ class Host:
             answer(reply if isinstance(reply, Failed) else messages.SandboxCreated(sandbox=sandbox.spec.name))
 
         streams = self.descriptors.take(message.streams) if message.streams else [NULL_STREAM] * 3
-        sandbox = self.restore(message.path, message.name, streams, booted)
+        sandbox = self.restore(message.path, message.name, message.platform, streams, booted)
 
     @_answers(messages.WaitProcess)
     def _wait_process(self, message: messages.WaitProcess, answer: Answer) -> None:
@@ -402,6 +402,7 @@ def _row(sandbox: Supervisor) -> messages.SandboxRow:
         created_ns=sandbox.created_ns,
         command=sandbox.command,
         supervisor_pid=os.getpid(),
+        platform=sandbox.platform,
     )
 
 

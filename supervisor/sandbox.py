@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config.logging import get_logger
-from ..config.spec import DEFAULT_PLACEMENT, BindMount, Command, SandboxSpec, parse_bind
+from ..config.spec import DEFAULT_PLACEMENT, BindMount, Command, SandboxSpec, default_platform, parse_bind
 from ..messages import supervisor as messages
 from ..messages.base import Done
 from .client import Connection, all_connections, connection_to, own_supervisor
@@ -51,6 +51,8 @@ class SandboxInfo(NamedTuple):
     reason: str
     spec: SandboxSpec
     supervisor_pid: int
+    #: How system calls are caught: "notify" or "ptrace"; "" while it starts.
+    platform: str
     #: Host process ids of its other processes, by name.
     host_pids: dict[str, int]
 
@@ -84,7 +86,7 @@ class Sandbox:
         timeout: float | None = None,
         record: str | os.PathLike[str] | None = None,
         hostname: str = "greenroom",
-        platform: str = "ptrace",
+        platform: str | None = None,
         placement: str | None = None,
     ) -> Sandbox:
         """Start a sandbox.
@@ -101,7 +103,8 @@ class Sandbox:
             timeout: Seconds until the sandbox is killed; None: never.
             record: Host file that gets the trace, for `greenroom trace`.
             hostname: Its host name.
-            platform: How system calls are caught: "ptrace".
+            platform: How system calls are caught: "notify", "ptrace", or "auto", the faster that the host allows;
+                None: what GREENROOM_PLATFORM says, else "auto".
             placement: "colocated" or "split"; None: the faster one.
 
         Raises SpecError, NameInUse, SandboxFailed, SupervisorError.
@@ -111,7 +114,7 @@ class Sandbox:
             name=name or "",
             hostname=hostname,
             root=os.path.abspath(image) if image is not None else "/",
-            platform=platform,
+            platform=platform or default_platform(),
             placement=placement or DEFAULT_PLACEMENT,
             mounts=tuple(parse_bind(mount) if isinstance(mount, str) else mount for mount in mounts),
             network=network,
@@ -338,17 +341,22 @@ class Snapshot:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
 
-    def restore(self, name: str | None = None, *, streams: Sequence[int] | None = None) -> Sandbox:
+    def restore(
+        self, name: str | None = None, *, platform: str | None = None, streams: Sequence[int] | None = None
+    ) -> Sandbox:
         """Start a sandbox that goes on where this one was saved. CheckpointError, NameInUse, SandboxFailed.
 
         Without *name* it has the saved one's, or a new one while that is in use.  What its programs had as standard
         input, output and error from outside is *streams* now: three descriptors of this process, which stay open here
-        (or NULL_STREAM); without them it is /dev/null.
+        (or NULL_STREAM); without them it is /dev/null.  *platform* is as for Sandbox.create, whatever
+        it was saved under.
         """
         connection = own_supervisor()
         made = connection.request_with_streams(
             (NULL_STREAM,) * 3 if streams is None else streams,
-            lambda number: messages.RestoreSandbox(path=self.path, name=name or "", streams=number),
+            lambda number: messages.RestoreSandbox(
+                path=self.path, name=name or "", platform=platform or default_platform(), streams=number
+            ),
             messages.SandboxCreated,
         )
         found = connection.request(messages.DescribeSandbox(sandbox=made.sandbox), messages.SandboxDescription)
@@ -375,5 +383,6 @@ def _info(connection: Connection, name: str) -> SandboxInfo:
         reason=found.reason,
         spec=found.spec,
         supervisor_pid=row.supervisor_pid,
+        platform=row.platform,
         host_pids=found.host_pids,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..config.logging import get_logger
 from ..messages.codec import EnvelopeKind
 from ..messages.supervisor import ProcessReady
 
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
 
 __all__ = ["report_ready", "start_actors"]
 
+log = get_logger(__name__)
 
-def start_actors(node: Node, *, workers: int, platform: str) -> None:
-    """Start the actors that live in *node*'s process: the kernel's, a worker, or both ("sandbox")."""
+
+def start_actors(node: Node, *, workers: int, platform: str) -> str:
+    """Start the actors that live in *node*'s process: the kernel's, a worker, or both ("sandbox").
+
+    Return the name of the platform in use, "" in a process without one.
+    """
     tape = node.tape
     if tape is not None:
         node.descriptors = _port(tape, "descriptors", node.descriptors)
     if not node.process.startswith("worker:"):
         _start_kernel_actors(node, workers)
-    if node.process != "kernel":
-        _start_worker(node, platform)
+    return "" if node.process == "kernel" else _start_worker(node, platform)
 
 
-def report_ready(node: Node) -> None:
-    """Tell the supervisor that this process's actors are there."""
-    ready = ProcessReady(process=node.process)
+def report_ready(node: Node, platform: str) -> None:
+    """Tell the supervisor that this process's actors are there, and which platform is in use."""
+    ready = ProcessReady(process=node.process, platform=platform)
     node.send(EnvelopeKind.TELL, f"process:{node.process}", "supervisor", 0, ready)
 
 
@@ -59,26 +64,29 @@ def _start_kernel_actors(node: Node, workers: int) -> None:
     Kernel.start("kernel", node, host=clock)
 
 
-def _start_worker(node: Node, platform: str) -> None:
+def _start_worker(node: Node, wanted: str) -> str:
     from ..actors.thread_group.host import WorkerHost
     from ..actors.thread_group.worker import Worker
 
     address = node.process if node.process.startswith("worker:") else "worker:0"
     host = _port(node.tape, "worker_host", WorkerHost())
-    Worker.start(address, node, platform=_platform(node.tape, platform), host=host)
+    platform = _platform(node.tape, wanted)
+    Worker.start(address, node, platform=platform, host=host)
+    return platform.name
 
 
-def _platform(tape: Tape | None, name: str) -> Platform:
+def _platform(tape: Tape | None, wanted: str) -> Platform:
     if tape is None:
-        return _make_platform(name)
+        return _start_platform(wanted)
     from ..platform.taped import TapedPlatform
 
-    return TapedPlatform(tape, None if tape.replaying else _make_platform(name))
+    return TapedPlatform(tape, None if tape.replaying else _start_platform(wanted))
 
 
-def _make_platform(name: str) -> Platform:
-    if name == "ptrace":
-        from ..platform.ptrace.platform import PtracePlatform
+def _start_platform(wanted: str) -> Platform:
+    from ..platform.choice import start_platform
 
-        return PtracePlatform()
-    raise ValueError(f"there is no platform {name!r}")
+    platform, reason = start_platform(wanted)
+    if reason:
+        log.info("the fastest platform is not possible here", platform=platform.name, reason=reason)
+    return platform

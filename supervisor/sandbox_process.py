@@ -49,7 +49,8 @@ PRELOAD = (
     "greenroom.actors.mount_namespace.actor",
     "greenroom.actors.thread_group.host",
     "greenroom.actors.thread_group.worker",
-    "greenroom.platform.ptrace.platform",
+    "greenroom.platform.choice",
+    "greenroom.platform.notify.platform",
     "greenroom.platform.x86_64.cpuid",
 )
 
@@ -83,12 +84,15 @@ def run(config: bytes, fds: list[int]) -> int:
     return serve(Assignment(config, fds), _start_actors)
 
 
-def _start_actors(node: Node, assignment: Assignment) -> None:
-    start_actors(node, workers=assignment.workers, platform=assignment.platform)
+def _start_actors(node: Node, assignment: Assignment) -> str:
+    return start_actors(node, workers=assignment.workers, platform=assignment.platform)
 
 
-def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> int:
-    """Be a process of a sandbox: *start* starts its actors; return the exit status when the loop has been stopped."""
+def serve(assignment: Assignment, start: Callable[[Node, Assignment], str]) -> int:
+    """Be a process of a sandbox: *start* starts its actors and names the platform in use.
+
+    Return the exit status when the loop has been stopped.
+    """
     set_process_name(f"gr-{assignment.process}")
     configure_child(assignment.log_level, sandbox=assignment.sandbox, process=assignment.process)
     # The platform takes it through a descriptor: ZeroMQ's threads, which come before it, inherit that it is blocked.
@@ -98,8 +102,7 @@ def serve(assignment: Assignment, start: Callable[[Node, Assignment], None]) -> 
         descriptors = Descriptors(assignment.process, assignment.peers)
         node = Node(assignment.process, Loop(), placement, descriptors, on_failure=_report_failed_actor)
         tape = _start_tape(node, assignment) if assignment.trace else None
-        start(node, assignment)
-        report_ready(node)
+        report_ready(node, start(node, assignment))
         if tape is None:
             signal.signal(signal.SIGTERM, _exit_at_once)
             node.loop.run()

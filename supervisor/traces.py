@@ -44,8 +44,7 @@ def replay_trace(file: BinaryIO) -> list[ReplayReport]:
 
 
 def _build(node: Node, settings: dict[str, Any]) -> None:
-    start_actors(node, workers=settings["workers"], platform=settings["platform"])
-    report_ready(node)
+    report_ready(node, start_actors(node, workers=settings["workers"], platform=settings["platform"]))
 
 
 def replay(file: BinaryIO, echo: Callable[[str], None]) -> int:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import select
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...config.limits import EVENTS_PER_TURN, MAX_TIMER_NS
+from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
@@ -69,9 +70,8 @@ class Worker(Actor):
         #: A save or a load in progress.
         self.saving: save.Saving | None = None
         self.loading: save.Loading | None = None
-        platform.start()
         for fd in platform.filenos():
-            node.loop.watch(fd, select.EPOLLIN, lambda _mask: self._on_platform())
+            node.loop.watch(fd, select.EPOLLIN, partial(self._on_platform, fd))
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -158,20 +158,14 @@ class Worker(Actor):
 
     # -- the platform's events ------------------------------------------------------------------------------------
 
-    def _on_platform(self) -> None:
-        """Handle what the platform has, several rounds at once while there is more, but not for ever."""
-        handled = 0
-        while handled < EVENTS_PER_TURN:
-            events = self.platform.poll()
-            if not events:
-                return
-            handled += len(events)
-            for event in events:
-                task: Task | None = event.task.owner
-                if task is not None:
-                    self._on_event(task, event)
-                    # What it asks an actor of this process is answered before the next event.
-                    self.node.settle()
+    def _on_platform(self, fileno: int, _mask: int) -> None:
+        """Handle what the platform has."""
+        for event in self.platform.poll(fileno):
+            task: Task | None = event.task.owner
+            if task is not None:
+                self._on_event(task, event)
+                # What it asks an actor of this process is answered before the next event.
+                self.node.settle()
 
     def _on_event(self, task: Task, event: Any) -> None:
         try:

@@ -41,11 +41,6 @@ __all__ = ["PtracePlatform"]
 #: Most files that stand on the descriptor shelf.
 _SHELF_LIMIT: Final = 256
 
-_ADVICE: Final = (
-    "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that "
-    "allows ptrace, and a worker that did not make itself undumpable before"
-)
-
 _SIGINFO_SIZE: Final = 128
 _SIGNALFD_SIGINFO_SIZE: Final = 128
 _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
@@ -81,6 +76,12 @@ class PtracePlatform(Platform):
     """Host tasks under PTRACE_SYSEMU."""
 
     name = "ptrace"
+    #: What to do when the host does not let it start.
+    advice = (
+        "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that "
+        "allows ptrace, and a worker that did not make itself undumpable before"
+    )
+    task_type: type[PtraceTask] = PtraceTask
     shelf: Shelf
     placement: Placement
     xstate_size: int
@@ -107,7 +108,7 @@ class PtracePlatform(Platform):
             self._start()
         except (OSError, HostTaskDied) as error:
             self.close()
-            raise RuntimeError(f"cannot start the ptrace platform ({error}); {_ADVICE}") from error
+            raise RuntimeError(f"cannot start the {self.name} platform ({error}); {self.advice}") from error
         except BaseException:
             self.close()
             raise
@@ -118,13 +119,17 @@ class PtracePlatform(Platform):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs:
             try:
-                self._seed = Seed(theirs.fileno(), self.placement)
+                self._seed = self._plant(theirs.fileno(), ours)
                 space = PtraceSpace(self._seed.host_tid)
             except BaseException:
                 ours.close()
                 raise
         self.xstate_size = self._seed.xstate_size
         self.shelf = Shelf(self._seed, space, ours, _SHELF_LIMIT)
+
+    def _plant(self, shelf_socket: int, _ours: socket.socket) -> Seed:
+        """Make the seed, whose end of the shelf's socket is *shelf_socket*."""
+        return Seed(shelf_socket, self.placement)
 
     def close(self) -> None:
         for task in self._tasks.values():
@@ -162,7 +167,7 @@ class PtracePlatform(Platform):
             space = self._open_space(tid)
         else:
             space.retain()
-        task = self._tasks[tid] = PtraceTask(self, tid, parent.cpus, space, registers)
+        task = self._tasks[tid] = self.task_type(self, tid, parent.cpus, space, registers)
         return task
 
     @staticmethod
@@ -196,11 +201,13 @@ class PtracePlatform(Platform):
         timer_fd = self.placement.timer_fd
         return (self._signal_fd,) if timer_fd < 0 else (self._signal_fd, timer_fd)
 
-    def poll(self) -> list[Event]:
+    def poll(self, fileno: int) -> list[Event]:
+        if fileno != self._signal_fd:
+            self.placement.tick(self.running.values())
+            return []
         try:
             code, pid = _unpack_signal(os.read(self._signal_fd, _SIGNALFD_SIGINFO_SIZE))
         except BlockingIOError:
-            self.placement.tick(self.running.values())
             return []
         running = len(self.running)
         self._polls += 1

@@ -46,7 +46,7 @@ from .tracee import STUB_CODE, WALL, Tracee
 if TYPE_CHECKING:
     from .placement import Placement
 
-__all__ = ["MESSAGE_PAGE", "SHELF_SOCKET", "Seed"]
+__all__ = ["ALLOWED_CALLS", "MESSAGE_PAGE", "SHELF_SOCKET", "Seed"]
 
 #: Address of the one writable page of the seed; no clone inherits it.
 MESSAGE_PAGE: Final = 0x10000
@@ -62,11 +62,12 @@ _RSEQ_FLAG_UNREGISTER: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_SECCOMP_SET_MODE_FILTER: Final = 1
 _XSTATE_CAPACITY: Final = 65536
 
 
 #: The only host calls that the filter lets through, and only from the stub.
-_ALLOWED_CALLS: Final = tuple(
+ALLOWED_CALLS: Final = tuple(
     SYS[name] for name in ("mmap", "munmap", "mprotect", "madvise", "mremap", "clone", "recvmsg", "close")
 )
 
@@ -76,6 +77,8 @@ class Seed(Tracee):
 
     #: Size of the XSAVE area as the host's ptrace wants it.
     xstate_size: int
+    #: What ptrace is to report; every clone inherits it.
+    options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD
 
     def __init__(self, shelf_socket: int, placement: Placement) -> None:
         """Fork, stop and empty a process that keeps only *shelf_socket*. OSError when the host forbids a step."""
@@ -91,7 +94,7 @@ class Seed(Tracee):
             raise
 
     def _prepare(self, shelf_socket: int) -> None:
-        request(PTRACE_SEIZE, self.host_tid, 0, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)
+        request(PTRACE_SEIZE, self.host_tid, 0, self.options)
         request(PTRACE_INTERRUPT, self.host_tid)
         os.waitpid(self.host_tid, WALL)
         self._map_stub()
@@ -167,11 +170,14 @@ class Seed(Tracee):
         self.inject(SYS["prctl"], _PR_SET_DUMPABLE, 1)
 
     def _seal(self) -> None:
+        self._install_filter(_filter_program(), 0)
+
+    def _install_filter(self, program: bytes, flags: int) -> int:
+        """Put it, and all its clones to come, under a seccomp filter; return what seccomp(2) does."""
         self.inject(SYS["prctl"], _PR_SET_NO_NEW_PRIVS, 1)
-        program = _filter_program()
         header = struct.pack("=HxxxxxxQ", len(program) // 8, MESSAGE_PAGE + 16)
         self._poke(MESSAGE_PAGE, header + program)
-        self.inject(SYS["seccomp"], 1, 0, MESSAGE_PAGE)
+        return self.inject(SYS["seccomp"], _SECCOMP_SET_MODE_FILTER, flags, MESSAGE_PAGE)
 
     def _poke(self, address: int, data: bytes) -> None:
         for offset in range(0, len(data), 8):
@@ -226,14 +232,14 @@ def _filter_program() -> bytes:
     load, equal, ret = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
     audit_arch_x86_64, trap, allow = 0xC000003E, 0x00030000, 0x7FFF0000
     after_call = STUB_ADDRESS + 2
-    count = len(_ALLOWED_CALLS)
+    count = len(ALLOWED_CALLS)
     checks = [(4, audit_arch_x86_64), (12, after_call >> 32), (8, after_call & 0xFFFF_FFFF)]
     program = []
     for index, (offset, value) in enumerate(checks):
         to_trap = 2 * (len(checks) - index - 1) + 1 + count
         program += [(load, 0, 0, offset), (equal, 0, to_trap, value)]
     program.append((load, 0, 0, 0))
-    for index, number in enumerate(_ALLOWED_CALLS):
+    for index, number in enumerate(ALLOWED_CALLS):
         program.append((equal, count - index, 0, number))
     program += [(ret, 0, 0, trap), (ret, 0, 0, allow)]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)

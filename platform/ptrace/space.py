@@ -31,6 +31,11 @@ class PtraceSpace(AddressSpace):
         self._memory_fd = os.open(f"/proc/{host_tid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._tasks = 1
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several host tasks run in it."""
+        return self._tasks > 1
+
     def retain(self) -> None:
         """Count one more host task."""
         self._tasks += 1

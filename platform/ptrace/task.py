@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .platform import PtracePlatform
     from .space import PtraceSpace
 
-__all__ = ["CLONE_FLAGS", "PtraceTask"]
+__all__ = ["CLONE_FLAGS", "PtraceTask", "check_range"]
 
 _RAX_OFFSET: Final = Registers.rax.offset
 # The registers behind ss.
@@ -64,6 +64,9 @@ _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 
 class PtraceTask(Tracee, HostTask):
     """One traced host process that runs the code of one guest task."""
+
+    #: The ptrace request that lets it run guest code.
+    resume_request = PTRACE_SYSEMU
 
     def __init__(
         self, platform: PtracePlatform, host_tid: int, cpus: frozenset[int], space: PtraceSpace, registers: Registers
@@ -107,7 +110,7 @@ class PtraceTask(Tracee, HostTask):
     def _run(self) -> None:
         if self.cpus is not self.placement.cpus:
             self.place(self.placement.cpus)
-        if ptrace(PTRACE_SYSEMU, self.host_tid, 0, 0) == -1:
+        if ptrace(self.resume_request, self.host_tid, 0, 0) == -1:
             raise self.lost()
         self._known = False
         self._platform.running[self.host_tid] = self
@@ -195,7 +198,7 @@ class PtraceTask(Tracee, HostTask):
         return self.inject(number, *arguments)
 
     def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
-        _check_range(address, length)
+        check_range(address, length)
         place, stays = (0xFFFF_FFFF, True) if host_fd < 0 else self._platform.shelf.place(host_fd)
         try:
             self._host_call(SYS["mmap"], address, length, prot, flags | _MAP_FIXED, place, offset)
@@ -204,20 +207,20 @@ class PtraceTask(Tracee, HostTask):
                 self._platform.shelf.remove(place)
 
     def munmap(self, address: int, length: int) -> None:
-        _check_range(address, length)
+        check_range(address, length)
         self._host_call(SYS["munmap"], address, length)
 
     def mprotect(self, address: int, length: int, prot: int) -> None:
-        _check_range(address, length)
+        check_range(address, length)
         self._host_call(SYS["mprotect"], address, length, prot)
 
     def madvise(self, address: int, length: int, advice: int) -> None:
-        _check_range(address, length)
+        check_range(address, length)
         self._host_call(SYS["madvise"], address, length, advice)
 
     def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:
-        _check_range(old, old_length)
-        _check_range(new, new_length)
+        check_range(old, old_length)
+        check_range(new, new_length)
         flags = 0 if old == new else _MREMAP_MAYMOVE | _MREMAP_FIXED
         self._host_call(SYS["mremap"], old, old_length, new_length, flags, new)
 
@@ -228,7 +231,7 @@ class PtraceTask(Tracee, HostTask):
         return self._platform.adopt(tid, self, self._registers.copy(), self.space if share_memory else None)
 
 
-def _check_range(address: int, length: int) -> None:
+def check_range(address: int, length: int) -> None:
     """Keep guests' ranges off the stub, whatever the caller checked. OSError(EINVAL)."""
     if not 0 <= address <= address + length <= GUEST_TOP:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from greenroom.platform.ptrace.platform import PtracePlatform
 from guests import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from greenroom.platform.ptrace.platform import PtracePlatform
 
 
 def children() -> set[int]:
@@ -26,9 +27,9 @@ def _own_process() -> None:
 
 
 @pytest.fixture
-def platform() -> Iterator[PtracePlatform]:
+def platform(make_platform: type[PtracePlatform]) -> Iterator[PtracePlatform]:
     before = children()
-    platform = PtracePlatform()
+    platform = make_platform()
     platform.start()
     try:
         yield platform

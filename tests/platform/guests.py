@@ -79,8 +79,9 @@ class Driver:
         poller = select.poll()
         for fd in self.platform.filenos():
             poller.register(fd, select.POLLIN)
-        while poller.poll(patience_ms):
-            self._ready += self.platform.poll()
+        while ready := poller.poll(patience_ms):
+            for fd, _mask in ready:
+                self._ready += self.platform.poll(fd)
             if self._ready:
                 return True
         return False

@@ -153,11 +153,12 @@ def run_kernel(config: bytes, fds: list[int]) -> int:
 
 def run_worker(config: bytes, fds: list[int]) -> int:
     """Be a worker process, which has nothing to do."""
-    return serve(Assignment(config, fds), lambda _node, _assignment: None)
+    return serve(Assignment(config, fds), lambda _node, _assignment: "")
 
 
-def _start_kernel(node: Node, _assignment: Assignment) -> None:
+def _start_kernel(node: Node, _assignment: Assignment) -> str:
     FakeKernel.start("kernel", node)
+    return ""
 
 
 def report_pid_and_sleep(_config: bytes, fds: list[int]) -> int:

@@ -79,7 +79,7 @@ def test_a_failure_of_ours_is_125_and_says_why() -> None:
         (("run", "--no-such-option", "x"), 2, "--no-such-option"),
         (("run", "--bind", "/a", "x"), 2, "SRC:DST"),
         (("run", "--name", "a b", "x"), 2, "name: 'a b' is not allowed"),
-        (("run", "--platform", "kvm", "x"), 2, "one of ptrace"),
+        (("run", "--platform", "kvm", "x"), 2, "one of auto, notify, ptrace"),
         (("run", "--user", "no such user", "x"), 2, "a user's name, UID or UID:GID"),
         (("kill", "nobody"), 125, "there is no running sandbox 'nobody'"),
         (("restore", "/no/such/file"), 125, "cannot read /no/such/file"),

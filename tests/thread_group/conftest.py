@@ -7,19 +7,20 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from greenroom.platform.ptrace.platform import PtracePlatform
 from memory_bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from greenroom.platform.ptrace.platform import PtracePlatform
+
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def bench(make_platform: type[PtracePlatform]) -> Iterator[Bench]:
     """A task with empty memory."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("a thread of pytest-xdist's takes SIGCHLD: run these tests without -n")
-    platform = PtracePlatform()
+    platform = make_platform()
     platform.start()
     try:
         yield Bench(platform)

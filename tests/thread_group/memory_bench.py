@@ -161,9 +161,9 @@ class Bench:
     def next_event(self) -> Event:
         """Wait for one event."""
         while True:
-            for event in self.platform.poll():
-                return event
-            select.select(self.platform.filenos(), [], [], 10)
+            for fd in select.select(self.platform.filenos(), [], [], 10)[0]:
+                for event in self.platform.poll(fd):
+                    return event
 
 
 _BASICS: dict[int, Any] = {

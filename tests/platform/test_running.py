@@ -1,15 +1,14 @@
-"""Running guests under ptrace: calls, faults, interrupts, births and deaths."""
+"""Running guests on each platform: calls, faults, interrupts, births and deaths."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 from greenroom.platform.interface import GUEST_TOP, STUB_ADDRESS, EventKind, HostTaskDied
-from greenroom.platform.ptrace.platform import PtracePlatform
-from greenroom.platform.ptrace.task import PtraceTask
 from guests import (
     CODE,
     DATA,
@@ -28,6 +27,10 @@ from guests import (
     load,
     mov,
 )
+
+if TYPE_CHECKING:
+    from greenroom.platform.ptrace.platform import PtracePlatform
+    from greenroom.platform.ptrace.task import PtraceTask
 
 MASK = (1 << 64) - 1
 

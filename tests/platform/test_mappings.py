@@ -6,12 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from greenroom.platform.ptrace.platform import PtracePlatform
 from guests import DATA, MAP_PRIVATE, MAP_SHARED, PAGE, PROT_READ, PROT_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from greenroom.platform.ptrace.platform import PtracePlatform
 
 
 @pytest.fixture
@@ -87,9 +88,11 @@ def test_a_deleted_file_is_not_mistaken_for_its_successor(platform: PtracePlatfo
         path.unlink()
 
 
-def test_shelf_has_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_shelf_has_a_limit(
+    make_platform: type[PtracePlatform], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("greenroom.platform.ptrace.platform._SHELF_LIMIT", 4)
-    platform = PtracePlatform()
+    platform = make_platform()
     platform.start()
     try:
         task = platform.create_task()

@@ -1,0 +1,139 @@
+"""The notify platform: system calls arrive as seccomp notifications, ptrace is for what needs registers.
+
+Linux counterpart: ``kernel/seccomp.c``, ``seccomp_unotify(2)``.  It owns the listener, through which all tracees of
+the worker notify; the rest it shares with the ptrace platform.
+
+A notification costs no register transfer and one wake-up each way.  With SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP the worker
+is woken on the CPU of the tracee that notifies, and the tracee on that of the worker that answers, so no CPU placement
+is needed for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import struct
+from fcntl import ioctl
+from typing import TYPE_CHECKING, Any, Final
+
+from ..interface import Event, EventKind
+from ..ptrace.binding import PTRACE_EVENT_SECCOMP
+from ..ptrace.platform import PtracePlatform
+from .seed import NotifySeed
+from .task import NotifyTask
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from ..ptrace.placement import Affinity
+    from ..ptrace.seed import Seed
+    from ..ptrace.task import PtraceTask
+
+__all__ = ["NotifyPlatform"]
+
+_NOTIF_RECV: Final = 0xC050_2100
+_NOTIF_SET_FLAGS: Final = 0x4008_2104
+_FD_SYNC_WAKE_UP: Final = 1
+# struct seccomp_notif: id, pid, flags; nr, arch, instruction pointer, six arguments.
+_unpack: Final = struct.Struct("=QI4xi12x6Q").unpack
+_EMPTY: Final = bytes(80)
+#: Most notifications that are received at once.
+_MOST: Final = 32
+_SIGTRAP: Final = 5
+_STATUS_SECCOMP: Final = PTRACE_EVENT_SECCOMP << 16 | _SIGTRAP << 8 | 0x7F
+
+
+class NotifyPlatform(PtracePlatform):
+    """Host tasks under a seccomp filter that notifies."""
+
+    name = "notify"
+    advice = PtracePlatform.advice + "; and Linux 5.19 or later, with no other seccomp listener above"
+    task_type = NotifyTask
+    key: int
+
+    def __init__(self, affinity: Affinity = "adaptive") -> None:
+        super().__init__(affinity)
+        self.listener = -1
+        self._ready = select.poll()
+        #: Events received ahead of a poll.
+        self._received = False
+
+    def _plant(self, shelf_socket: int, ours: socket.socket) -> Seed:
+        seed = NotifySeed(shelf_socket, self.placement)
+        try:
+            self.listener = seed.pass_listener(ours)
+        except BaseException:
+            seed.kill()
+            raise
+        self.key = seed.key
+        os.set_inheritable(self.listener, False)
+        self._ready.register(self.listener, select.POLLIN)
+        with contextlib.suppress(OSError):  # before Linux 6.6 it is only slower
+            ioctl(self.listener, _NOTIF_SET_FLAGS, _FD_SYNC_WAKE_UP)
+        return seed
+
+    def close(self) -> None:
+        super().close()
+        if self.listener >= 0:
+            os.close(self.listener)
+            self.listener = -1
+
+    def filenos(self) -> Sequence[int]:
+        return (self.listener, *super().filenos())
+
+    def poll(self, fileno: int) -> list[Event]:
+        if fileno != self.listener:
+            return super().poll(fileno)
+        if self._received:
+            # What made the descriptor readable may have been received: RECV would wait for the next.
+            self._received = False
+            if not self._ready.poll(0):
+                return []
+        event = self._receive()
+        if event is None:
+            return []
+        if not self.running:
+            return [event]
+        events = [event]
+        while len(events) < _MOST and self._ready.poll(0):
+            event = self._receive()
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _receive(self) -> Event | None:
+        """Take the notification that is there."""
+        try:
+            notification, tid, number, *args = _unpack(ioctl(self.listener, _NOTIF_RECV, _EMPTY))
+        except OSError:
+            return None  # its task is being killed
+        task: Any = self.running.pop(tid, None)
+        if task is None:
+            return None
+        arguments = tuple(args)
+        task.notified(notification, number, arguments)
+        return Event(EventKind.SYSCALL, task, number, arguments)
+
+    def forget(self, task: PtraceTask) -> None:
+        super().forget(task)
+        for event in [event for event in self._pending if event.task is task]:
+            self._pending.remove(event)
+
+    def drain(self) -> None:
+        """Receive all notifications that are there, for the next poll."""
+        while self._ready.poll(0):
+            self._received = True
+            event = self._receive()
+            if event is not None:
+                self._pending.append(event)
+                self._wake_poller()
+
+    def _classify(self, task: PtraceTask, status: int) -> Event | None:
+        if status == _STATUS_SECCOMP:
+            assert isinstance(task, NotifyTask)
+            self.running.pop(task.host_tid, None)
+            task.at_call = True
+            return self._syscall(task)
+        return super()._classify(task, status)

@@ -1,0 +1,81 @@
+"""The seed of the notify platform, whose filter has a listener, and the key of its injected calls.
+
+Linux counterpart: none.  It owns the key until every tracee has it, and passes the listener to the worker: through the
+shelf's socket, because a container's usual profile has no place for pidfd_getfd(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from ..ptrace.binding import PTRACE_O_TRACESECCOMP
+from ..ptrace.seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
+from ..ptrace.tracee import Tracee
+from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
+from .filter import filter_program
+
+if TYPE_CHECKING:
+    from ..ptrace.placement import Placement
+
+__all__ = ["KeyedTracee", "NotifySeed"]
+
+_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
+_FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
+_LOW_HALF: Final = 0xFFFF_FFFF
+_MMAP: Final = SYS["mmap"]
+
+# In the message page: struct msghdr, one iovec, one byte of data, one control message with one descriptor.
+_IOVEC, _DATA, _CONTROL = MESSAGE_PAGE + 64, MESSAGE_PAGE + 96, MESSAGE_PAGE + 128
+_CONTROL_MESSAGE: Final = struct.Struct("=QiiI4x")
+
+
+class KeyedTracee(Tracee):
+    """A tracee whose injected calls carry the key that the filter asks for."""
+
+    key: int
+
+    def inject(self, number: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
+        key = self.key
+        if number == _MMAP:
+            return super().inject(
+                number, a0, a1, a2 | (key & _LOW_HALF) << 32, a3, a4 & _LOW_HALF | key >> 32 << 32, a5
+            )
+        return super().inject(number, a0, a1, a2, a3, a4, key)
+
+
+class NotifySeed(KeyedTracee, Seed):
+    """The parked process that every tracee is cloned from."""
+
+    options = Seed.options | PTRACE_O_TRACESECCOMP
+
+    def __init__(self, shelf_socket: int, placement: Placement) -> None:
+        self.key = int.from_bytes(os.urandom(8), "little")
+        self._listener = -1
+        super().__init__(shelf_socket, placement)
+
+    def _seal(self) -> None:
+        flags = _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV
+        try:
+            self._listener = self._install_filter(filter_program(self.key), flags)
+        except OSError as error:
+            reasons = {
+                errno.EBUSY: "a seccomp filter above this process has a listener already",
+                errno.EINVAL: "seccomp notifications as this platform needs them came with Linux 5.19",
+            }
+            reason = reasons.get(error.errno or 0, "the host refuses a seccomp listener")
+            raise OSError(error.errno, f"{reason}: {error.strerror}") from error
+
+    def pass_listener(self, ours: socket.socket) -> int:
+        """Return the worker's descriptor of the listener, *ours* being its end of the shelf's socket."""
+        control = _CONTROL_MESSAGE.pack(20, socket.SOL_SOCKET, socket.SCM_RIGHTS, self._listener)
+        header = struct.pack("=QIxxxxQQQQIxxxx", 0, 0, _IOVEC, 1, _CONTROL, len(control), 0)
+        self._poke(MESSAGE_PAGE, header.ljust(64, b"\0") + struct.pack("=QQ", _DATA, 1))
+        self._poke(_CONTROL, control)
+        self.inject(SYS["sendmsg"], SHELF_SOCKET, MESSAGE_PAGE, 0)
+        self.inject(SYS["close"], self._listener)
+        _data, descriptors, _flags, _address = socket.recv_fds(ours, 1, 1)
+        return descriptors[0]
