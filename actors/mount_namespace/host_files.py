@@ -13,9 +13,8 @@ import errno
 import os
 import resource
 import select
-import stat
+import struct
 import time
-from typing import Any
 
 __all__ = ["HostFiles", "HostStatus"]
 
@@ -25,7 +24,12 @@ S_MODE, S_INO, S_DEV, S_NLINK, S_UID, S_GID, S_RDEV = range(7)
 S_SIZE, S_BLKSIZE, S_BLOCKS, S_ATIME, S_MTIME, S_CTIME = range(7, 13)
 
 _CLOCK_REALTIME_COARSE = 5
-_SYS_OPENAT2 = 437
+_SYS_OPENAT2, _SYS_GETDENTS64 = 437, 217
+#: Bytes of a directory that one host call gives.
+_LISTING_BYTES = 1 << 16
+#: struct linux_dirent64: inode number, length and DT_*; where the name begins.
+_unpack_entry = struct.Struct("<Q8xHB").unpack_from
+_NAME_OFFSET = 19
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,18 +61,17 @@ def _plain(s: os.stat_result) -> HostStatus:
     )
 
 
-def _entry_type(entry: os.DirEntry[Any]) -> int:
-    """Return DT_* of a scandir entry; only unusual kinds cost a host call."""
-    if entry.is_symlink():
-        return stat.S_IFLNK >> 12
-    if entry.is_dir(follow_symlinks=False):
-        return stat.S_IFDIR >> 12
-    if entry.is_file(follow_symlinks=False):
-        return stat.S_IFREG >> 12
-    try:
-        return entry.stat(follow_symlinks=False).st_mode >> 12
-    except OSError:
-        return 0
+def _entries(run: bytes) -> list[tuple[bytes, int, int]]:
+    """Return (name, inode number, DT_*) of a run of struct linux_dirent64, without "." and ".."."""
+    entries = []
+    position, end = 0, len(run)
+    while position < end:
+        ino, length, kind = _unpack_entry(run, position)
+        name = run[position + _NAME_OFFSET : run.index(0, position + _NAME_OFFSET)]
+        if name not in (b".", b".."):
+            entries.append((name, ino, kind))
+        position += length
+    return entries
 
 
 class HostFiles:
@@ -76,6 +79,7 @@ class HostFiles:
 
     def __init__(self) -> None:
         self._no_openat2 = False
+        self._entries = ctypes.create_string_buffer(_LISTING_BYTES)
 
     # -- process ------------------------------------------------------------------------------------------------
 
@@ -198,8 +202,15 @@ class HostFiles:
 
     def list_directory(self, fd: int) -> tuple[tuple[bytes, int, int], ...]:
         """Return (name, inode number, DT_*) of the directory behind the readable descriptor *fd*."""
-        with os.scandir(fd) as entries:
-            return tuple([(os.fsencode(e.name), e.inode(), _entry_type(e)) for e in entries])
+        entries: list[tuple[bytes, int, int]] = []
+        while True:
+            count: int = _libc.syscall(_SYS_GETDENTS64, fd, self._entries, len(self._entries))
+            if count < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            if count == 0:
+                return tuple(entries)
+            entries += _entries(ctypes.string_at(self._entries, count))
 
     def file_system_status(self, fd: int) -> tuple[int, ...]:
         """Return statfs: type, bsize, blocks, bfree, bavail, files, ffree, namelen."""

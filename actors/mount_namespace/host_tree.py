@@ -52,10 +52,18 @@ class HostTree:
             if self._shared:
                 self.host.replace(self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS), fd)
             return fd
-        fd = self._open[path] = self.host.open_beneath(self.root, path, _DIRECTORY_FLAGS)
+        fd = self._open[path] = self._descend(path, _DIRECTORY_FLAGS)
         if len(self._open) > self._limit:
             self.host.close(self._open.popitem(last=False)[1])
         return fd
+
+    def _descend(self, path: bytes, flags: int) -> int:
+        """Open a directory: from its parent, when that is open, rather than all the way from the root."""
+        parent, _, name = path.rpartition(b"/")
+        at = self._open.get(parent, -1) if parent else self.root
+        if at < 0 or self._shared or not name:
+            return self.host.open_beneath(self.root, path, flags)
+        return self.host.open_at(at, name, flags, 0)
 
     def place(self, path: bytes) -> tuple[int, bytes]:
         """Return the descriptor of the directory that *path* is in, and its name there."""
@@ -96,7 +104,7 @@ class HostTree:
 
     def names(self, path: bytes) -> tuple[tuple[bytes, int, int], ...]:
         """Return (name, inode number, DT_*) of a directory's entries."""
-        fd = self.host.open_beneath(self.root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fd = self._descend(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             return self.host.list_directory(fd)
         finally:

@@ -78,8 +78,10 @@ class OpenFile:
         "lock_families",
         "number",
         "owner",
+        "readable",
         "references",
         "worker",
+        "writable",
     )
 
     #: Name of the kind in a saved state.
@@ -103,6 +105,9 @@ class OpenFile:
         self.identity = identity
         #: Access mode and status flags as F_GETFL shows them.
         self.flags = flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC)
+        access = flags & ACCESS_MODE
+        self.readable = access in (os.O_RDONLY, os.O_RDWR)
+        self.writable = access in (os.O_WRONLY, os.O_RDWR)
         #: The host descriptor that carries the data, -1 for none. Never O_NONBLOCK by the guest's wish: see ``flags``.
         self.host_fd = host_fd
         self.references = 1
@@ -141,16 +146,6 @@ class OpenFile:
     def dev(self) -> int:
         """st_dev."""
         return self.identity.dev
-
-    @property
-    def readable(self) -> bool:
-        """Opened for reading."""
-        return self.flags & ACCESS_MODE in (os.O_RDONLY, os.O_RDWR)
-
-    @property
-    def writable(self) -> bool:
-        """Opened for writing."""
-        return self.flags & ACCESS_MODE in (os.O_WRONLY, os.O_RDWR)
 
     # -- life ---------------------------------------------------------------------------------------------------
 

@@ -87,18 +87,24 @@ def _readable_at(task: Task, fd: int, offset: int) -> OpenFile:
     """pread: EINVAL for a negative offset, then EBADF, then ESPIPE for what has no positions, then the access mode."""
     if offset < 0:
         raise OSError(EINVAL, "")
-    if not file_of(task, fd).seekable:
+    file = file_of(task, fd)
+    if not file.seekable:
         raise OSError(ESPIPE, "")
-    return _readable(task, fd)
+    if not file.readable:
+        raise OSError(EBADF, "")
+    return file
 
 
 def _writable_at(task: Task, fd: int, offset: int) -> OpenFile:
     """pwrite, in the same order."""
     if offset < 0:
         raise OSError(EINVAL, "")
-    if not file_of(task, fd).seekable:
+    file = file_of(task, fd)
+    if not file.seekable:
         raise OSError(ESPIPE, "")
-    return _writable(task, fd)
+    if not file.writable:
+        raise OSError(EBADF, "")
+    return file
 
 
 # -- read, write ----------------------------------------------------------------------------------------------------
@@ -108,17 +114,30 @@ def _writable_at(task: Task, fd: int, offset: int) -> OpenFile:
 def read(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
     """read(2): read at the file's position. EAGAIN, EBADF, EFAULT, EINVAL, EIO, EISDIR."""
     file = file_of(task, fd)
-    if count > _SMALL_BYTES or not file.fills:
-        if not file.readable:
-            raise OSError(EBADF, "")
-        return transfer.read(task, file, [(buffer, _count(count))], None)
-    data = file.pull(task, count, None)
+    if not file.readable:
+        raise OSError(EBADF, "")
+    return _read(task, file, buffer, count, None)
+
+
+def _read(task: Task, file: OpenFile, buffer: int, count: int, offset: int | None) -> Any:
+    """One buffer, which mostly is small and writable: one host call and one copy."""
+    memory = task.memory
+    # What cannot be put back is taken only when it is known where to deliver it.
+    if count > _SMALL_BYTES or not (file.fills or memory.is_writable(buffer, count)):
+        return transfer.read(task, file, [(buffer, _count(count))], offset)
+    try:
+        data = file.pull(task, min(count, file.piece_bytes), offset)
+    except BlockingIOError:
+        task.memo["file"] = file.number
+        return file.blocked(EPOLLIN)
+    if type(data) is not bytes:
+        return data
     if not data:
         return 0
     try:
-        task.memory.write(buffer, data)
+        memory.write(buffer, data)
     except OSError:
-        return transfer.deliver(task, file, [(buffer, count)], data, None)
+        return transfer.deliver(task, file, [(buffer, count)], data, offset)
     return len(data)
 
 
@@ -128,21 +147,39 @@ def write(task: Task, fd: S32, buffer: Address, count: U64) -> Any:
     file = file_of(task, fd)
     if not file.writable:
         raise OSError(EBADF, "")
-    return transfer.write(task, file, [(buffer, _count(count))], None)
+    return _write(task, file, buffer, count, None)
+
+
+def _write(task: Task, file: OpenFile, buffer: int, count: int, offset: int | None) -> Any:
+    """One buffer, which mostly is small and taken as a whole: one copy and one host call."""
+    if 0 < count <= file.piece_bytes and not task.memo:
+        data = task.memory.read_partial(buffer, count)
+        try:
+            taken = file.push(task, data, offset)
+        except (BlockingIOError, BrokenPipeError):
+            taken = 0  # it says so again
+        if taken == count:
+            return taken
+        if type(taken) is not int or taken < 0:
+            task.memo["done"] = 0
+            return taken
+        if taken:
+            task.memo["done"] = taken
+            if file.atomic:
+                return taken
+    return transfer.write(task, file, [(buffer, _count(count))], offset)
 
 
 @syscall(17)
 def pread64(task: Task, fd: S32, buffer: Address, count: U64, offset: S64) -> Any:
     """pread(2): read at *offset*. EBADF, EFAULT, EINVAL, EISDIR, ESPIPE."""
-    file = _readable_at(task, fd, offset)
-    return transfer.read(task, file, [(buffer, _count(count))], offset)
+    return _read(task, _readable_at(task, fd, offset), buffer, count, offset)
 
 
 @syscall(18)
 def pwrite64(task: Task, fd: S32, buffer: Address, count: U64, offset: S64) -> Any:
     """pwrite(2): write at *offset*. EBADF, EFAULT, EFBIG, EINVAL, ENOSPC, ESPIPE."""
-    file = _writable_at(task, fd, offset)
-    return transfer.write(task, file, [(buffer, _count(count))], offset)
+    return _write(task, _writable_at(task, fd, offset), buffer, count, offset)
 
 
 @syscall(19)

@@ -161,20 +161,27 @@ def _local_status(task: Task, file: OpenFile) -> Asking:
     return packed if packed and FileStatus.unpack(packed).rdev == file.identity.rdev else local
 
 
-def _stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool = True) -> Asking:
+def _stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool = True) -> Any:
+    if isinstance(start, OpenFile) and not start.path.startswith(b"/dev/"):
+        task.memory.write(buffer, start.local_status(task.group).pack()[:STAT_BYTES])
+        return 0
+    return _ask_stat(task, start, path, buffer, follow=follow)
+
+
+def _ask_stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool) -> Asking:
     status = yield from status_of(task, start, path, follow=follow)
     task.memory.write(buffer, status[:STAT_BYTES])
     return 0
 
 
 @syscall(4, "stat")
-def stat_(task: Task, path: PathName, buffer: Address) -> Asking:
+def stat_(task: Task, path: PathName, buffer: Address) -> Any:
     """stat(2): attributes of a file. EACCES, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR."""
     return _stat(task, _start(task, AT_FDCWD, path), path, buffer)
 
 
 @syscall(6)
-def lstat(task: Task, path: PathName, buffer: Address) -> Asking:
+def lstat(task: Task, path: PathName, buffer: Address) -> Any:
     """lstat(2): stat of a symbolic link itself. stat(2)'s errnos."""
     return _stat(task, _start(task, AT_FDCWD, path), path, buffer, follow=False)
 
@@ -192,9 +199,10 @@ def _path_or_empty(task: Task, address: int, flags: int) -> bytes:
 
 
 @syscall(262)
-def newfstatat(task: Task, dirfd: S32, path: Address, buffer: Address, flags: S32) -> Asking:
+def newfstatat(task: Task, dirfd: S32, path: Address, buffer: Address, flags: S32) -> Any:
     """fstatat(2): EBADF, EINVAL for unknown flags, ENOTDIR and stat(2)'s errnos."""
-    _check(flags, _STAT_FLAGS)
+    if flags & ~_STAT_FLAGS:
+        raise OSError(EINVAL, "")
     name = _path_or_empty(task, path, flags)
     follow = not flags & _NOFOLLOW
     return _stat(task, _start(task, dirfd, name, flags), name, buffer, follow=follow)

@@ -75,6 +75,13 @@ class UserAccess:
         if self.space.write(address, data) != length:
             raise _fault()
 
+    def is_writable(self, address: int, length: int) -> bool:
+        """Tell whether the whole range is writable."""
+        hit = self._write_hit
+        if hit.start <= address and address + length <= hit.end and hit.flags & VM_WRITE:
+            return True
+        return length <= 0 or self._accessible(address, length, VM_WRITE) == length
+
     def check_readable(self, address: int, length: int) -> None:
         """Raise EFAULT unless the whole range is readable."""
         if length > 0 and self._accessible(address, length, VM_ACCESS) < length:
@@ -82,10 +89,7 @@ class UserAccess:
 
     def check_writable(self, address: int, length: int) -> None:
         """Raise EFAULT unless the whole range is writable."""
-        hit = self._write_hit
-        if hit.start <= address and address + length <= hit.end and hit.flags & VM_WRITE:
-            return
-        if length > 0 and self._accessible(address, length, VM_WRITE) < length:
+        if not self.is_writable(address, length):
             raise _fault()
 
     # -- as far as it goes ---------------------------------------------------------------------------------------
