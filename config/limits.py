@@ -59,6 +59,11 @@ PID_MAX = 32768
 RESERVED_PIDS = 300
 #: Processes and threads, zombies included, that may exist at once (EAGAIN), as sysctl kernel.threads-max.
 MAX_TASKS = 30_000
+#: Process and thread ids that a worker is given in advance, and how few are left when it asks for more.
+GRANTED_IDS = 16
+FEW_IDS = 8
+#: Signals to many that TaskSet remembers per process, for children whose fork crossed them.
+REMEMBERED_BROADCASTS = 16
 #: Messages that wait in TaskSet for one child that is being made; more are a bug.
 MAX_HELD_MESSAGES = 10_000
 #: Dead thread groups whose message numbering is kept for stragglers.

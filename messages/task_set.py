@@ -448,3 +448,49 @@ class WatchExit(Message):
 
     group: int
     worker: str
+
+
+@message(tag=0x345, receiver="task_set", mode=Mode.TELL)
+class RequestIds(Message):
+    """worker -> task_set, tell: numbers for births to come, told back as ``thread_group.GrantIds``, maybe of none.
+
+    Forks and clones that find such numbers ask nobody (Forked, ThreadBorn); the others petition.
+    """
+
+    #: The worker's number.
+    worker: int
+
+
+@message(tag=0x346, receiver="task_set", mode=Mode.TELL)
+class ThreadBorn(Message):
+    """thread_group -> task_set, tell: a thread was made under an id of GrantIds; it has not run yet."""
+
+    group: int
+    tid: int
+
+
+@message(tag=0x347, receiver="task_set", mode=Mode.TELL)
+class Forked(Message):
+    """thread_group -> task_set, tell: a child was made under numbers of GrantIds and has its actor; it has not run yet.
+
+    It has the forker's group, session and credentials as TaskSet knows them.  What the forker had not heard of when it
+    forked (a signal to its process group, a stop, a change of its job) TaskSet now tells the child.
+    """
+
+    #: The forker, and its thread.
+    group: int
+    tid: int
+    #: Serial and process id of the child.
+    child: int
+    pid: int
+    exit_signal: int
+    #: Epoch of the stop that the child was born in, 0 for none.
+    epoch: int
+    #: How many ``thread_group.Signal`` the forker had got.
+    signals: int
+    #: What the child knows of its job: as ``thread_group.JobChanged``.
+    pgid: int
+    sid: int
+    terminal: int
+    foreground: bool
+    orphaned: bool

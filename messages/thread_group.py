@@ -215,3 +215,12 @@ class FilesWatched(Message):
 
     handles: tuple[int, ...]
     mask: int
+
+
+@message(tag=0x50A, receiver="worker", mode=Mode.TELL)
+class GrantIds(Message):
+    """task_set -> worker, tell: numbers that are this worker's to give to new processes and threads, in this order."""
+
+    #: Process or thread ids, and the serial of the thread group if it becomes a process.
+    pids: tuple[int, ...]
+    serials: tuple[int, ...]

@@ -151,6 +151,23 @@ class TaskSet(Actor):
         if (caller := self._petitioner(message.group, message.tid)) is not None:
             birth.thread(self.tree, caller, message)
 
+    @handles(messages.RequestIds)
+    def request_ids(self, message: messages.RequestIds) -> None:
+        """Grant ids in advance."""
+        birth.grant(self.tree, message.worker)
+
+    @handles(messages.Forked)
+    def forked(self, message: messages.Forked) -> None:
+        """A child was born under a granted id."""
+        if (caller := self._living(message.group)) is not None:
+            birth.forked(self.tree, caller, message)
+
+    @handles(messages.ThreadBorn)
+    def thread_born(self, message: messages.ThreadBorn) -> None:
+        """A thread was."""
+        if (caller := self._living(message.group)) is not None:
+            birth.thread_born(self.tree, caller, message.tid)
+
     @handles(messages.ForkFailed)
     def fork_failed(self, message: messages.ForkFailed) -> None:
         """The host refused."""
@@ -285,8 +302,9 @@ class TaskSet(Actor):
         if process is None or process.dead:
             return None
         self.tree.settle(process)
-        for ask in stop.corrections(self.tree, [process]):
-            self.ask(ask.receiver, ask.message, lambda _reply: None)
+        if process.epoch != self.tree.epoch and not self.tree.changing_epoch:
+            for ask in stop.corrections(self.tree, [process]):
+                self.ask(ask.receiver, ask.message, lambda _reply: None)
         return process
 
     def _petitioner(self, group: int, tid: int) -> Process | None:

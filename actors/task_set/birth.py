@@ -1,8 +1,11 @@
 """How processes and threads come to be: from outside, by fork, by clone.
 
 Linux counterpart: kernel/fork.c's copy_process, as far as it is under tasklist_lock; kernel_execve of the first
-program. Handles CreateProcess, StartProcess, RequestFork, RequestThread, ForkFailed, Executed; asks workers
-CreateThreadGroup and groups Execute, StartTasks.
+program. Handles CreateProcess, StartProcess, RequestFork, RequestThread, ForkFailed, RequestIds, Forked, ThreadBorn,
+Executed; asks workers CreateThreadGroup and groups Execute, StartTasks; grants ids to workers in advance.
+
+Most children are born under granted ids: the forker tells Forked, in order with all else that it tells, and before the
+child runs.  What TaskSet has told the forker since and the child cannot know is told to the child then.
 """
 
 from __future__ import annotations
@@ -10,19 +13,33 @@ from __future__ import annotations
 from errno import EAGAIN, ESRCH
 from typing import TYPE_CHECKING
 
+from ...config.limits import GRANTED_IDS
 from ...messages.task_set import ProcessCreated
-from ...messages.thread_group import CreateThreadGroup, Execute, StartTasks
+from ...messages.thread_group import CreateThreadGroup, Execute, GrantIds, Signal, StartTasks
 from ..runtime.actor import Ask, Refused
-from ..thread_group.siginfo import SIGCHLD
+from ..thread_group.siginfo import SIGCHLD, SIGKILL
 from . import jobs, stop, wait
-from .process import INIT, Process, ProcessState
+from .process import INIT, Job, Process, ProcessState
+from .siginfo import kernel_siginfo
 
 if TYPE_CHECKING:
     from ...messages import task_set as messages
     from ..runtime.actor import Asking
     from .tree import ProcessTree
 
-__all__ = ["create", "create_thread_group", "executed", "forget_embryos", "fork", "fork_failed", "start", "thread"]
+__all__ = [
+    "create",
+    "create_thread_group",
+    "executed",
+    "forget_embryos",
+    "fork",
+    "fork_failed",
+    "forked",
+    "grant",
+    "start",
+    "thread",
+    "thread_born",
+]
 
 
 # -- from outside -----------------------------------------------------------------------------------------------
@@ -117,14 +134,24 @@ def fork(tree: ProcessTree, caller: Process, message: messages.RequestFork) -> N
 
 def _register_child(tree: ProcessTree, caller: Process, message: messages.RequestFork) -> Process:
     pid = tree.allocate_pid()
-    parent = tree.parent_of(caller) if message.clone_parent else caller
-    child = Process(
-        group=tree.allocate_serial(tree.worker_of(caller)),
+    child = _child_of(caller, message.tid, tree.allocate_serial(tree.worker_of(caller)), pid, message.exit_signal)
+    if message.clone_parent:
+        child.parent, child.parent_tid = caller.parent, caller.parent_tid
+        child.parent_exec_count, child.exit_signal = caller.parent_exec_count, caller.exit_signal
+    child.epoch = tree.epoch
+    tree.add(child)
+    return child
+
+
+def _child_of(caller: Process, tid: int, serial: int, pid: int, exit_signal: int) -> Process:
+    """Return what the thread *tid* of *caller* makes by fork, not registered yet."""
+    return Process(
+        group=serial,
         pid=pid,
-        parent=parent.group,
-        parent_tid=caller.parent_tid if message.clone_parent else message.tid,
-        parent_exec_count=caller.parent_exec_count if message.clone_parent else caller.exec_count,
-        exit_signal=caller.exit_signal if message.clone_parent else message.exit_signal,
+        parent=caller.group,
+        parent_tid=tid,
+        parent_exec_count=caller.exec_count,
+        exit_signal=exit_signal,
         pgid=caller.pgid,
         sid=caller.sid,
         terminal=caller.terminal,
@@ -136,13 +163,10 @@ def _register_child(tree: ProcessTree, caller: Process, message: messages.Reques
         ignores_children=caller.ignores_children,
         no_stop_signal=caller.no_stop_signal,
         exec_count=caller.exec_count,
-        epoch=tree.epoch,
         forker=caller.group,
-        forker_tid=message.tid,
+        forker_tid=tid,
         told_job=caller.told_job,
     )
-    tree.add(child)
-    return child
 
 
 def _check_process_limit(tree: ProcessTree, caller: Process, limit: int) -> None:
@@ -180,6 +204,49 @@ def thread(tree: ProcessTree, caller: Process, message: messages.RequestThread) 
     tree.by_tid[tid] = caller
     tree.show(caller)
     tree.answer(caller, message.tid, message.petition, value=tid)
+
+
+# -- under granted ids ------------------------------------------------------------------------------------------
+
+
+def grant(tree: ProcessTree, worker: int) -> None:
+    """Give a worker ids for the births to come, as far as the limit of tasks allows."""
+    pids: list[int] = []
+    try:
+        while len(pids) < GRANTED_IDS:
+            pid = tree.allocate_pid()
+            tree.granted[pid] = tree.allocate_serial(worker)
+            pids.append(pid)
+    except BlockingIOError:
+        pass
+    tree.tell_worker(f"worker:{worker}", GrantIds(pids=tuple(pids), serials=tuple([tree.granted[pid] for pid in pids])))
+
+
+def forked(tree: ProcessTree, caller: Process, message: messages.Forked) -> None:
+    """A child has been made; tell it what its forker did not know yet."""
+    assert tree.granted.pop(message.pid) == message.child, "a birth has the serial that was granted with its id"
+    child = _child_of(caller, message.tid, message.child, message.pid, message.exit_signal)
+    child.epoch = message.epoch
+    child.told_job = Job(message.pgid, message.sid, message.terminal, message.foreground, message.orphaned)
+    tree.add(child)
+    tree.settle(child)
+    tree.show(child)
+    if child.told_job != caller.told_job or caller.told_job is None:
+        jobs.refresh(tree, {child.pgid})
+    if tree.signals_sent.get(caller.group, 0) != message.signals:
+        for number, signal in tree.broadcasts.get(caller.group, ()):
+            if number > message.signals:
+                tree.signal(child, signal)
+    if tree.dying:
+        tree.signal(child, Signal(tid=0, signo=SIGKILL, siginfo=kernel_siginfo(SIGKILL)))
+
+
+def thread_born(tree: ProcessTree, caller: Process, tid: int) -> None:
+    """A thread has been made."""
+    del tree.granted[tid]
+    caller.threads.add(tid)
+    tree.by_tid[tid] = caller
+    tree.show(caller)
 
 
 # -- execve -----------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def group_exited(tree: ProcessTree, process: Process, message: messages.GroupExi
 def worker_lost(tree: ProcessTree, worker: int) -> None:
     """A worker's processes are gone as by SIGKILL; nothing is sent there any more."""
     tree.lost_workers.add(worker)
+    tree.granted = {pid: serial for pid, serial in tree.granted.items() if serial % tree.workers != worker}
     lost = [p for p in tree.guests() if tree.worker_of(p) == worker and not p.dead]
     for process in lost:
         # An embryo goes with its forker.
@@ -181,7 +182,7 @@ def _send(tree: ProcessTree, parent: Process, child: Process, signo: int, code: 
         user_ns=child.user_ns,
         system_ns=child.system_ns,
     )
-    tree.post(parent, Signal(tid=0, signo=signo, siginfo=siginfo))
+    tree.signal(parent, Signal(tid=0, signo=signo, siginfo=siginfo))
 
 
 def group_stopped(tree: ProcessTree, process: Process, signo: int) -> None:

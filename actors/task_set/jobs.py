@@ -63,7 +63,7 @@ def signal_new_orphans(tree: ProcessTree, before: dict[int, bool]) -> None:
 def signal_process_group(tree: ProcessTree, pgid: int, signo: int) -> None:
     """Send a signal of the kernel's to every member."""
     for member in tree.members(pgid):
-        tree.post(member, Signal(tid=0, signo=signo, siginfo=kernel_siginfo(signo)))
+        tree.signal(member, Signal(tid=0, signo=signo, siginfo=kernel_siginfo(signo)), to_many=True)
 
 
 # -- telling ----------------------------------------------------------------------------------------------------

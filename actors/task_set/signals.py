@@ -52,11 +52,19 @@ def may_signal(caller: Process, target: Process, signo: int) -> bool:
     return signo == SIGCONT and caller.sid == target.sid
 
 
-def _send(tree: ProcessTree, caller: Process, target: Process, message: messages.Kill, tid: int = 0) -> int:
+def _send(
+    tree: ProcessTree,
+    caller: Process,
+    target: Process,
+    message: messages.Kill,
+    tid: int = 0,
+    *,
+    to_many: bool = False,
+) -> int:
     if not may_signal(caller, target, message.signo):
         return EPERM
     if message.signo:
-        tree.post(target, Signal(tid=tid, signo=message.signo, siginfo=message.siginfo))
+        tree.signal(target, Signal(tid=tid, signo=message.signo, siginfo=message.siginfo), to_many=to_many)
     return 0
 
 
@@ -72,7 +80,7 @@ def _send_to_all(tree: ProcessTree, caller: Process, message: messages.Kill) -> 
     """kill(-1): a refusal counts as a target, but is no error."""
     targets = [p for p in tree.guests() if p is not caller]
     for target in targets:
-        _send(tree, caller, target, message)
+        _send(tree, caller, target, message, to_many=True)
     return 0 if targets else ESRCH
 
 
@@ -80,7 +88,7 @@ def _send_to_process_group(tree: ProcessTree, caller: Process, message: messages
     """One success is success; else the last member's error."""
     if message.pid == _INT_MIN:
         return ESRCH
-    outcomes = [_send(tree, caller, p, message) for p in tree.members(-message.pid or caller.pgid)]
+    outcomes = [_send(tree, caller, p, message, to_many=True) for p in tree.members(-message.pid or caller.pgid)]
     if not outcomes:
         return ESRCH
     return 0 if 0 in outcomes else outcomes[-1]
@@ -97,7 +105,8 @@ def send_external(tree: ProcessTree, message: messages.SendExternalSignal) -> No
     if not targets:
         raise ProcessLookupError(ESRCH, f"no process {message.pid}")
     for target in targets:
-        tree.post(target, Signal(tid=0, signo=message.signo, siginfo=kernel_siginfo(message.signo)))
+        signal = Signal(tid=0, signo=message.signo, siginfo=kernel_siginfo(message.signo))
+        tree.signal(target, signal, to_many=message.pid <= 0 or message.foreground)
 
 
 def _external_targets(tree: ProcessTree, message: messages.SendExternalSignal) -> list[Process]:
@@ -122,4 +131,4 @@ def _foreground_of(tree: ProcessTree, process: Process) -> list[Process]:
 def kill_everyone(tree: ProcessTree) -> None:
     """SIGKILL to every process."""
     for process in tree.guests():
-        tree.post(process, Signal(tid=0, signo=SIGKILL, siginfo=kernel_siginfo(SIGKILL)))
+        tree.signal(process, Signal(tid=0, signo=SIGKILL, siginfo=kernel_siginfo(SIGKILL)), to_many=True)

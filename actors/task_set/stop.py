@@ -25,10 +25,14 @@ __all__ = ["change_epoch", "corrections"]
 def change_epoch(tree: ProcessTree, epoch: int) -> Asking:
     """Stop every group in *epoch*, or let all go on (0); ends when all have answered, those born meanwhile too."""
     tree.epoch = epoch
-    while asks := corrections(tree, tree.alive()):
-        for reply in (yield asks):
-            if isinstance(reply, Exception) and not isinstance(reply, ActorFailed):
-                raise reply
+    tree.changing_epoch = True
+    try:
+        while asks := corrections(tree, tree.alive()):
+            for reply in (yield asks):
+                if isinstance(reply, Exception) and not isinstance(reply, ActorFailed):
+                    raise reply
+    finally:
+        tree.changing_epoch = False
 
 
 def corrections(tree: ProcessTree, processes: Iterable[Process]) -> list[Ask]:

@@ -161,7 +161,7 @@ def hang_up(tree: ProcessTree, number: int) -> None:
     for process in tree.sessions.get(terminal.session, {}).values():
         if process.session_leader:
             for signo in (SIGHUP, SIGCONT):
-                tree.post(process, Signal(tid=0, signo=signo, siginfo=kernel_siginfo(signo)))
+                tree.signal(process, Signal(tid=0, signo=signo, siginfo=kernel_siginfo(signo)))
     jobs.signal_process_group(tree, terminal.foreground, SIGHUP)
     _clear_session(tree, number)
 

@@ -7,11 +7,12 @@ what they post; a message to a child whose actor does not exist yet waits here, 
 
 from __future__ import annotations
 
+import collections
 from dataclasses import dataclass
 from errno import EAGAIN
 from typing import TYPE_CHECKING
 
-from ...config.limits import MAX_HELD_MESSAGES, MAX_TASKS, PID_MAX
+from ...config.limits import MAX_HELD_MESSAGES, MAX_TASKS, PID_MAX, REMEMBERED_BROADCASTS
 from ...messages.mount_namespace import ProcessGone, ProcessSeen
 from ...messages.thread_group import Answer
 from .pids import PidAllocator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ...messages.base import Message
+    from ...messages.thread_group import Signal
 
     Send = Callable[[str, Message], None]
 
@@ -75,6 +77,13 @@ class ProcessTree:
         self.lost_workers: set[int] = set()
         self.mount_namespace = ""
         self.root = 0
+        #: Ids that workers were given in advance, with the serial that goes with each. Not saved: they are given anew.
+        self.granted: dict[int, int] = {}
+        #: How many signals each process was sent, by serial, and the last of them that went to many. Not saved.
+        self.signals_sent: dict[int, int] = {}
+        self.broadcasts: dict[int, collections.deque[tuple[int, Signal]]] = {}
+        #: A stop is beginning or ending: whoever is in another epoch will be told.
+        self.changing_epoch = False
         #: How many serials each worker has had.
         self.serial_counts = [0] * workers
 
@@ -101,13 +110,15 @@ class ProcessTree:
         return list(self.process_groups.get(pgid, {}).values())
 
     def _number_in_use(self, number: int) -> bool:
-        return number in self.by_tid or number in self.process_groups or number in self.sessions
+        return (
+            number in self.by_tid or number in self.process_groups or number in self.sessions or number in self.granted
+        )
 
     # -- numbers ------------------------------------------------------------------------------------------------
 
     def allocate_pid(self) -> int:
         """Return a free process or thread id. EAGAIN at the limits."""
-        if len(self.by_tid) > self.max_tasks or self.dying:
+        if len(self.by_tid) + len(self.granted) > self.max_tasks or self.dying:
             raise BlockingIOError(EAGAIN, "no more tasks")
         return self.pids.allocate()
 
@@ -148,6 +159,8 @@ class ProcessTree:
             del self.by_tid[tid]
         del self.processes[process.parent].children[process.group]
         self.held.pop(process.group, None)
+        self.signals_sent.pop(process.group, None)
+        self.broadcasts.pop(process.group, None)
         self._leave(self.process_groups, process.pgid, process)
         self._leave(self.sessions, process.sid, process)
         self.tell_mounts(ProcessGone(pid=process.pid))
@@ -199,6 +212,16 @@ class ProcessTree:
             held.append(message)
         elif process.alive and process.group != INIT and self.worker_of(process) not in self.lost_workers:
             self._send(process.address, message)
+
+    def signal(self, process: Process, message: Signal, *, to_many: bool = False) -> None:
+        """Send a signal, to this process alone or as one of many: then a child that it is just making gets it too."""
+        count = self.signals_sent[process.group] = self.signals_sent.get(process.group, 0) + 1
+        if to_many:
+            broadcasts = self.broadcasts.get(process.group)
+            if broadcasts is None:
+                broadcasts = self.broadcasts[process.group] = collections.deque(maxlen=REMEMBERED_BROADCASTS)
+            broadcasts.append((count, message))
+        self.post(process, message)
 
     def answer(
         self,

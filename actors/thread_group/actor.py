@@ -71,8 +71,9 @@ class ThreadGroup(Actor):
         #: prctl's PR_SET_CHILD_SUBREAPER and PR_SET_DUMPABLE.
         self.subreaper = False
         self.dumpable = 1
-        #: How many petitions it has sent.
+        #: How many petitions it has sent, and how many signals TaskSet has sent it.
         self.petitions = 0
+        self.signals_heard = 0
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -114,6 +115,7 @@ class ThreadGroup(Actor):
     @handles(mine.Signal)
     def signal(self, message: mine.Signal) -> None:
         """Queue a signal that TaskSet has let through."""
+        self.signals_heard += 1
         target = self.tasks.get(message.tid) if message.tid else None
         if message.tid == 0 or target is not None:
             signals.send(self, message.signo, message.siginfo, target)

@@ -1,7 +1,8 @@
 """fork, vfork, clone and clone3: births of threads and processes.
 
-Linux counterpart: kernel/fork.c.  The caller petitions TaskSet for an id; granted, it clones its host task and builds
-the new Task beside it.  So every process is known to TaskSet before its first instruction runs.
+Linux counterpart: kernel/fork.c.  The caller takes an id that TaskSet has granted to the worker, or petitions for one;
+then it clones its host task and builds the new Task beside it.  TaskSet is told before the child's first instruction
+runs, in order with all else that the parent tells.
 """
 
 from __future__ import annotations
@@ -10,9 +11,20 @@ import struct
 from errno import E2BIG, EINVAL, EPERM
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...messages.task_set import ForkFailed, GroupBorn, RequestFork, RequestThread
+from ...messages.task_set import (
+    Forked,
+    ForkFailed,
+    GroupBorn,
+    RequestFork,
+    RequestThread,
+    ThreadBorn,
+    ThreadExited,
+)
+from ...platform.interface import HostTaskDied
 from . import dispatch, signals
-from .credentials import CAP_SYS_ADMIN
+from .credentials import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from .ids import GrantedId
+from .limits import RLIM_INFINITY, Resource
 from .pid_file import PidFile
 from .table import U64, Address, syscall
 from .task import ERESTARTNOINTR, Block, Petition, Task
@@ -62,6 +74,8 @@ _NAMESPACES = _F.NEWNS | _F.NEWCGROUP | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.
 _CLONE_ARGS = struct.Struct("<11Q")
 _CLONE_ARGS_MIN_BYTES = 64
 _PAGE_BYTES = 4096
+#: A worker counts its own tasks only; with other workers' there may be that many times as many.
+_WORKERS_AT_MOST = 16
 
 
 class _Birth(NamedTuple):
@@ -135,21 +149,59 @@ def _check(task: Task, flags: int) -> None:
 
 
 def _clone(task: Task, birth: _Birth) -> object:
-    """First call: petition for an id. Second call: it has come; make the child. Third: the vfork child is through."""
+    """First call: take a granted id, or petition for one. Later: it has come; or the vfork child is through."""
     if "vfork_child" in task.memo:
         return _wait_for_vfork(task)
     answer = task.take_answer()
-    if answer is None:
-        _check(task, birth.flags)
+    if answer is not None:
         if birth.flags & _F.THREAD:
-            return Petition(RequestThread, {})
-        return Petition(RequestFork, {"exit_signal": birth.exit_signal, "clone_parent": bool(birth.flags & _F.PARENT)})
+            return _make_petitioned_thread(task, birth, answer.value)
+        return _make_petitioned_process(task, birth, answer)
+    _check(task, birth.flags)
+    granted = _take_id(task, birth)
+    if granted is not None:
+        try:
+            return _make_thread(task, birth, granted.pid) if birth.flags & _F.THREAD else _fork(task, birth, granted)
+        except (OSError, HostTaskDied):  # of the host's clone: nothing was made
+            task.worker.ids.give_back(granted)
+            raise
+    limit = _process_limit(task)
     if birth.flags & _F.THREAD:
-        return _make_thread(task, birth, answer.value)
-    return _make_process(task, birth, answer)
+        return Petition(RequestThread, {"process_limit": limit})
+    clone_parent = bool(birth.flags & _F.PARENT)
+    fields = {"exit_signal": birth.exit_signal, "clone_parent": clone_parent, "process_limit": limit}
+    return Petition(RequestFork, fields)
 
 
-def _make_thread(task: Task, birth: _Birth, tid: int) -> int:
+def _take_id(task: Task, birth: _Birth) -> GrantedId | None:
+    """Return an id that needs no petition. CLONE_PARENT concerns another process; a limit must not be near."""
+    if birth.flags & _F.PARENT and not birth.flags & _F.THREAD:
+        return None
+    limit = _process_limit(task)
+    if limit and sum(len(group.tasks) for group in task.worker.groups.values()) * _WORKERS_AT_MOST >= limit:
+        return None
+    return task.worker.ids.take()
+
+
+def _process_limit(task: Task) -> int:
+    """Return RLIMIT_NPROC of a caller whom it binds, 0 for others."""
+    credentials = task.group.credentials
+    if credentials.ruid == 0 or credentials.has(CAP_SYS_RESOURCE) or credentials.has(CAP_SYS_ADMIN):
+        return 0
+    limit = task.group.limits.soft(Resource.NPROC)
+    return 0 if limit == RLIM_INFINITY else max(limit, 1)
+
+
+def _make_petitioned_thread(task: Task, birth: _Birth, tid: int) -> int:
+    try:
+        return _make_thread(task, birth, tid, told=True)
+    except OSError:
+        task.group.tell_task_set(ThreadExited(group=task.group.group, tid=tid))
+        raise
+
+
+def _make_thread(task: Task, birth: _Birth, tid: int, *, told: bool = False) -> int:
+    """Make the thread *tid*, of which TaskSet was *told* or is now."""
     group = task.group
     child = Task(group, tid, _clone_host(task, birth), task.memory)
     child.host.owner = child
@@ -159,32 +211,69 @@ def _make_thread(task: Task, birth: _Birth, tid: int) -> int:
     child.scheduling = task.scheduling.for_child()
     child.start_ns = task.worker.clock.monotonic_ns()
     group.tasks[tid] = child
+    if not told:
+        group.tell_task_set(ThreadBorn(group=group.group, tid=tid))
     _write_tids(task, child, birth)
     _start(child)
     return tid
 
 
-def _make_process(task: Task, birth: _Birth, answer: Answer) -> object:
+def _make_petitioned_process(task: Task, birth: _Birth, answer: Answer) -> object:
     serial, epoch = (*answer.extra, 0)[:2]
     try:
-        host = _clone_host_with_pidfd(task, birth) if birth.flags & _F.PIDFD else _clone_host(task, birth)
+        child = _make_process(task, birth, GrantedId(answer.value, serial))
     except OSError:
         task.group.tell_task_set(ForkFailed(group=task.group.group, child=serial))
         raise
-    child = _new_group(task, birth, serial, answer.value, host)
     task.group.tell_task_set(GroupBorn(group=serial))
-    if birth.flags & _F.PIDFD:
-        file = PidFile(task.worker, answer.value, serial, 0, exited=False)
-        task.group.files.add(task.group, file, close_on_exec=True)
     child.group.stop_epoch = epoch or task.group.stop_epoch
+    return _let_go(task, child, birth)
+
+
+def _fork(task: Task, birth: _Birth, granted: GrantedId) -> object:
+    """Make a child under an id that TaskSet has granted in advance, and tell it."""
+    child = _make_process(task, birth, granted)
+    parent, group = task.group, child.group
+    group.stop_epoch = parent.stop_epoch
+    parent.tell_task_set(
+        Forked(
+            group=parent.group,
+            tid=task.tid,
+            child=group.group,
+            pid=group.pid,
+            exit_signal=birth.exit_signal,
+            epoch=group.stop_epoch,
+            signals=parent.signals_heard,
+            pgid=group.pgid,
+            sid=group.sid,
+            terminal=group.terminal,
+            foreground=group.foreground,
+            orphaned=group.orphaned,
+        )
+    )
+    return _let_go(task, child, birth)
+
+
+def _make_process(task: Task, birth: _Birth, numbers: GrantedId) -> Task:
+    """Clone the host task and make the child's group. OSError before anything is made."""
+    host = _clone_host_with_pidfd(task, birth) if birth.flags & _F.PIDFD else _clone_host(task, birth)
+    return _new_group(task, birth, numbers.serial, numbers.pid, host)
+
+
+def _let_go(task: Task, child: Task, birth: _Birth) -> object:
+    """TaskSet knows the child: finish the call and let it run."""
+    serial, pid = child.group.group, child.group.pid
+    if birth.flags & _F.PIDFD:
+        file = PidFile(task.worker, pid, serial, 0, exited=False)
+        task.group.files.add(task.group, file, close_on_exec=True)
     _write_tids(task, child, birth)
     if birth.flags & _F.VFORK:
         child.vfork_parent = (task.group.group, task.tid)
-        task.memo["vfork_child"] = (serial, answer.value)
+        task.memo["vfork_child"] = (serial, pid)
         _start(child)
         return _wait_for_vfork(task)
     _start(child)
-    return answer.value
+    return pid
 
 
 def _wait_for_vfork(task: Task) -> object:

@@ -18,7 +18,7 @@ from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
-from . import alarm, dispatch, families, file_table, fs_context, save, templates, vdso
+from . import alarm, dispatch, families, file_table, fs_context, ids, save, templates, vdso
 from .actor import ThreadGroup
 from .clocks import GuestClock
 from .inotify_file import InotifyFile
@@ -64,6 +64,7 @@ class Worker(Actor):
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
         self.vdsos = vdso.Vdsos(host)
+        self.ids = ids.GrantedIds(self)
         self.templates = templates.Templates(platform)
         #: The pidfds of processes that have not exited, by the serial of their group.
         self.pid_files: dict[int, list[PidFile]] = {}
@@ -90,6 +91,11 @@ class Worker(Actor):
         """Timekeeper has spoken: from now on the guest's clocks read so."""
         self.clock.set_parameters(message)
         alarm.clock_changed(self)
+
+    @handles(messages.GrantIds)
+    def grant_ids(self, message: messages.GrantIds) -> None:
+        """Ids for births to come."""
+        self.ids.granted(message)
 
     @handles(messages.WatchedExited)
     def watched_exited(self, message: messages.WatchedExited) -> None:

@@ -8,6 +8,7 @@ import pytest
 from greenroom.actors.runtime.actor import Actor, Ask, Promise, handles
 from greenroom.actors.runtime.loop import Loop
 from greenroom.actors.runtime.node import Node, Placement
+from greenroom.actors.task_set import jobs
 from greenroom.actors.task_set.actor import TaskSet
 from greenroom.messages import task_set, thread_group
 from greenroom.messages.base import Done, Message
@@ -256,6 +257,34 @@ class Stage:
         self.group(pid).tell("task_set", task_set.GroupBorn(group=serial))
         self.settle()
         return child
+
+    def granted(self, worker: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A worker asks for ids; return those that it gets, and their serials."""
+        self.workers[worker].tell("task_set", task_set.RequestIds(worker=worker))
+        self.settle()
+        (grant,) = self.workers[worker].take(thread_group.GrantIds)
+        return grant.pids, grant.serials
+
+    def forked(self, pid: int, child: int, serial: int, *, signals: int | None = None, pgid: int = 0) -> FakeGroup:
+        """Fork under granted numbers: the forker has heard *signals* signals (None: all), its group is *pgid*."""
+        parent = self.tree.by_tid[pid]
+        job = jobs.job_of(self.tree, parent)
+        made: FakeGroup = self.start(FakeGroup, f"thread_group:{serial}")
+        made.stop_epoch = self.group(pid).stop_epoch if not self.group(pid).slow else 0
+        fields = {
+            "child": serial,
+            "pid": child,
+            "exit_signal": SIGCHLD,
+            "epoch": made.stop_epoch,
+            "signals": self.tree.signals_sent.get(parent.group, 0) if signals is None else signals,
+            "pgid": pgid or job.pgid,
+            "sid": job.sid,
+            "terminal": job.terminal,
+            "foreground": job.foreground,
+            "orphaned": job.orphaned,
+        }
+        self.tell(pid, task_set.Forked, tid=pid, **fields)
+        return made
 
     def thread(self, pid: int) -> int:
         return self.call(pid, task_set.RequestThread).value

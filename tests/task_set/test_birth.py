@@ -9,6 +9,7 @@ import pytest
 from greenroom.actors.runtime.actor import Refused
 from greenroom.actors.task_set.pids import PidAllocator
 from greenroom.messages import kernel, task_set, thread_group
+from greenroom.messages.base import Done
 from greenroom.messages.mount_namespace import ProcessGone, ProcessSeen
 
 
@@ -156,3 +157,110 @@ def test_proc_hears_of_births_threads_and_deaths(stage: Any) -> None:
 
 def test_init_is_shown_at_the_start(stage: Any) -> None:
     assert stage.mounts.take(ProcessSeen)[0].pid == 1
+
+
+# -- under ids that were granted in advance ---------------------------------------------------------------------------
+
+
+def test_granted_ids_go_on_where_others_ended(stage: Any) -> None:
+    parent = stage.create()
+    pids, serials = stage.granted()
+    assert (pids[0], serials[0]) == (parent + 1, 2)
+    assert len(set(pids)) == len(set(serials)) == len(pids)
+    assert stage.create() == pids[-1] + 1
+
+
+def test_a_child_under_a_granted_id_is_as_one_that_was_petitioned_for(stage: Any) -> None:
+    parent = stage.create()
+    pids, serials = stage.granted()
+    stage.forked(parent, pids[0], serials[0])
+    petitioned = stage.fork(parent)
+    rows = {row.pid: row for row in stage.ask(task_set.ListProcesses()).rows}
+    assert (rows[pids[0]].ppid, rows[pids[0]].pgid, rows[pids[0]].sid) == (parent, parent, parent)
+    assert (rows[petitioned].ppid, rows[petitioned].pgid) == (parent, parent)
+    seen = [m.pid for m in stage.mounts.take(ProcessSeen)]
+    assert pids[0] in seen
+    stage.exit(pids[0], status=3 << 8)
+    assert stage.wait(parent).value == pids[0]
+
+
+def test_a_thread_under_a_granted_id_is_found(stage: Any) -> None:
+    pid = stage.create()
+    pids, _ = stage.granted()
+    stage.tell(pid, task_set.ThreadBorn, tid=pids[0])
+    assert stage.kill(pid, pid, 10, target_tid=pids[0]) == 0
+    stage.tell(pid, task_set.ThreadExited, tid=pids[0])
+    assert stage.kill(pid, pid, 10, target_tid=pids[0]) == 3
+
+
+def test_granted_ids_count_as_tasks_and_none_is_granted_beyond_the_limit(stage: Any) -> None:
+    parent = stage.create()
+    stage.tree.max_tasks = 5
+    pids, _ = stage.granted()
+    assert len(pids) == 4
+    assert stage.call(parent, task_set.RequestThread).errno == EAGAIN
+    assert stage.granted() == ((), ())
+
+
+def test_a_signal_to_many_that_crossed_a_fork_reaches_the_child(stage: Any) -> None:
+    """kill(-1) and kill(-pgid) are told to the forker, which has forked before it hears of them."""
+    parent, other = stage.create(), stage.create()
+    pids, serials = stage.granted()
+    assert stage.kill(other, -1, 10) == 0
+    assert stage.kill(other, -parent, 12) == 0
+    assert stage.kill(other, parent, 15) == 0
+    stage.forked(parent, pids[0], serials[0], signals=1)
+    assert stage.signals(pids[0]) == [12]
+    stage.forked(parent, pids[1], serials[1], signals=3)
+    assert stage.signals(pids[1]) == []
+
+
+def test_a_child_learns_of_a_job_that_changed_meanwhile(stage: Any) -> None:
+    leader = stage.create()
+    parent = stage.fork(leader)
+    pids, serials = stage.granted()
+    assert stage.job(leader, "setpgid", parent, parent).errno == 0
+    stage.forked(parent, pids[0], serials[0], pgid=leader)
+    (job,) = stage.hear(pids[0], thread_group.JobChanged)
+    assert (job.pgid, job.sid) == (parent, leader)
+
+
+def test_a_child_of_the_dying_dies(stage: Any) -> None:
+    parent = stage.create()
+    pids, serials = stage.granted()
+    ended = stage.begin_ask(task_set.KillAll())
+    stage.settle()
+    stage.forked(parent, pids[0], serials[0])
+    assert 9 in stage.signals(pids[0])
+    stage.exit(pids[0])
+    assert ended == []
+    stage.exit(parent)
+    assert len(ended) == 1
+
+
+def test_a_stop_is_complete_when_a_child_that_crossed_it_has_stopped(stage: Any) -> None:
+    parent = stage.create()
+    pids, serials = stage.granted()
+    stage.group(parent).slow = True
+    stopped = stage.begin_ask(task_set.StopAll(epoch=1))
+    stage.settle()
+    child = stage.forked(parent, pids[0], serials[0])
+    child.slow = True
+    # It petitions: no reason to believe that it is told by itself.
+    stage.petition(pids[0], task_set.QueryProcess, pid=parent, attribute="exists")
+    stage.group(parent).stop_promise.resolve(Done())
+    stage.settle()
+    assert stopped == []
+    assert child.stop_epoch == 1
+    child.stop_promise.resolve(Done())
+    stage.settle()
+    assert len(stopped) == 1
+
+
+def test_a_lost_worker_gives_its_ids_back(wide_stage: Any) -> None:
+    wide_stage.create()
+    wide_stage.granted(1)
+    kept, _ = wide_stage.granted(2)
+    wide_stage.task_set.node.actor("worker:0").tell("task_set", task_set.WorkerLost(worker=1))
+    wide_stage.settle()
+    assert tuple(wide_stage.tree.granted) == kept

@@ -28,7 +28,7 @@ _TASK_OTHERS = {
 }
 _GROUP_OTHERS = {
     *("group", "worker", "tasks", "memory", "files", "fs", "credentials", "limits", "signals", "timers", "times"),
-    *("stop_epoch", "_stop_promise"),  # the load's
+    *("stop_epoch", "_stop_promise", "signals_heard"),  # the load's
 }
 _MEMORY_OTHERS = {
     *("vmas", "executable", "future_flags", "max_rss_kib", "space", "_users", "_hit", "_write_hit"),
