@@ -9,9 +9,10 @@ structlog takes long to import and most runs log nothing, so it is imported with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 __all__ = ["LogSink", "configure_child", "configure_host", "get_logger", "is_logged"]
 
@@ -126,6 +127,8 @@ class LogSink:
         *sandbox* is added to what people see of processes that were made before their sandbox had a name.
         """
         self.sandbox = sandbox
+        #: Who reads warnings and errors: None for this process's standard error.
+        self.people: TextIO | None = None
         self._file: BinaryIO | None = open(path, "ab", buffering=0) if path else None  # noqa: SIM115  # see close
 
     def write(self, line: bytes) -> None:
@@ -137,15 +140,20 @@ class LogSink:
             self._show(event or _raw(line))
 
     def _show(self, event: dict[str, Any]) -> None:
-        if sys.stderr is None:
+        people = self.people or sys.stderr
+        if people is None:
             return
         event["sandbox"] = event.get("sandbox") or self.sandbox
-        renderer = _structlog().dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        sys.stderr.write(f"greenroom: {renderer(None, '', event)}\n")
-        sys.stderr.flush()
+        renderer = _structlog().dev.ConsoleRenderer(colors=people.isatty())
+        with contextlib.suppress(OSError):  # nobody reads
+            people.write(f"greenroom: {renderer(None, '', event)}\n")
+            people.flush()
 
     def close(self) -> None:
         """Close the file."""
+        if self.people is not None:
+            self.people.close()
+            self.people = None
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -212,11 +212,9 @@ def parse_bind(text: str) -> BindMount:
     return BindMount(source=parts[0], target=parts[1], read_only=parts[2:] == ["ro"])
 
 
-def default_cwd(mounts: tuple[BindMount, ...]) -> str:
-    """Return the caller's working directory where a sandbox over the host's root shows it, else "/"."""
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
+def default_cwd(mounts: tuple[BindMount, ...], cwd: str | None) -> str:
+    """Return *cwd*, the caller's (None: it is gone), where a sandbox over the host's root shows it, else "/"."""
+    if cwd is None:
         return "/"
     covers = [bind.target for bind in mounts if _is_below(cwd, bind.target)]
     hidden = [path for path in HIDDEN_DIRECTORIES if _is_below(cwd, path) and cwd != path]

@@ -149,6 +149,10 @@ class Supervisor(Actor):
 
     # -- start --------------------------------------------------------------------------------------------------
 
+    def show_warnings_on(self, stream: int) -> None:
+        """Show people its warnings and errors on descriptor *stream*, now ours, instead of on standard error."""
+        self._sink.people = open(stream, "w")  # noqa: SIM115  # the sink closes it
+
     def prepare(self, prepared: Callable[[], None]) -> None:
         """Make the processes of a sandbox that is nobody's yet; *prepared* is called when they are ready."""
         self._on_prepared = prepared

@@ -8,7 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from .errors import ExecError, GreenroomError
-from .foreground import GROUP_SIGNALS, complain, shell_status, status_of_exec_error
+from .foreground import complain
+from .session import GROUP_SIGNALS, shell_status, status_of_exec_error
 from .streams import CLOSED_STREAM
 from .terminal import relay
 

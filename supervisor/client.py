@@ -26,7 +26,8 @@ from ..messages.base import Failed, Message
 from ..messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
 from .control import send_streams
 from .errors import SupervisorError, TimedOut, error_from
-from .runtime_directory import CONTROL_SOCKET, DESCRIPTOR_SOCKET, RuntimeDirectory, find_supervisor, live_supervisors
+from .places import CONTROL_SOCKET, DESCRIPTOR_SOCKET
+from .runtime_directory import RuntimeDirectory, find_supervisor, live_supervisors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ from ..config.logging import get_logger
 from ..messages.base import Failed, Message, Mode
 from ..messages.codec import Envelope, EnvelopeKind, MalformedFrame, decode, encode
 from .errors import GreenroomError, SupervisorError
-from .runtime_directory import CONTROL_SOCKET, DESCRIPTOR_SOCKET
+from .places import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 from .streams import CLOSED_STREAM, NULL_STREAM
 
 if TYPE_CHECKING:

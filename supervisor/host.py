@@ -87,8 +87,6 @@ class Host:
         self.sandboxes: dict[str, Supervisor] = {}
         self._ended: collections.OrderedDict[str, _Ended] = collections.OrderedDict()
         self._count = 0
-        #: Called with the name of each sandbox that has ended.
-        self.on_sandbox_ended: Callable[[str], None] = lambda _name: None
         self.descriptors = DescriptorSocket(loop, directory)
         spawner.attach(loop, self._spawner_died)
         #: Sandboxes that are nobody's yet.
@@ -177,7 +175,7 @@ class Host:
                 template.call(self.roles["rehearsal"], spec.platform)
         return self._make(spec, self._template)
 
-    def _boot(self, sandbox: Supervisor, booted: Answer, initialise: Callable[[], Verb] | None = None) -> None:
+    def boot(self, sandbox: Supervisor, booted: Answer, initialise: Callable[[], Verb] | None = None) -> None:
         """Boot *sandbox*; until *booted* is called the stock is not refilled."""
         self.stock.start_begins()
 
@@ -191,7 +189,7 @@ class Host:
     def _create(self, message: messages.CreateSandbox, answer: Answer) -> None:
         sandbox = self.create(message.spec)
         created = messages.SandboxCreated(sandbox=sandbox.spec.name)
-        self._boot(sandbox, lambda reply: answer(reply if isinstance(reply, Failed) else created))
+        self.boot(sandbox, lambda reply: answer(reply if isinstance(reply, Failed) else created))
 
     @_answers(messages.Execute)
     def _execute(self, message: messages.Execute, answer: Answer) -> None:
@@ -255,7 +253,7 @@ class Host:
             ours.close()
             booted(reply)
 
-        self._boot(sandbox, done, load)
+        self.boot(sandbox, done, load)
         return sandbox
 
     def _open_checkpoint(self, path: str, name: str, platform: str) -> tuple[Checkpoint, Supervisor]:
@@ -355,7 +353,6 @@ class Host:
         while len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
         self.directory.release(name)
-        self.loop.call_soon(lambda: self.on_sandbox_ended(name))
 
     def _spawner_died(self) -> None:
         self._spawner_lost = True

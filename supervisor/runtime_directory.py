@@ -17,11 +17,9 @@ import socket
 import stat
 
 from .errors import NameInUse, SandboxNotFound, SupervisorError
+from .places import DESCRIPTOR_SOCKET, SERVICE, candidates
 
-__all__ = ["CONTROL_SOCKET", "DESCRIPTOR_SOCKET", "RuntimeDirectory", "find_supervisor", "live_supervisors"]
-
-CONTROL_SOCKET = "control"
-DESCRIPTOR_SOCKET = "descriptors"
+__all__ = ["RuntimeDirectory", "find_supervisor", "live_supervisors"]
 
 _NAMES = "names"
 #: Bytes of a path that fits sockaddr_un.
@@ -30,18 +28,10 @@ _MAX_SOCKET_PATH = 107
 _LONGEST_SOCKET = 20
 
 
-def _candidates() -> list[str]:
-    shared = [f"/tmp/greenroom-{os.getuid()}"]  # noqa: S108  # ownership and mode are checked below
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if session.startswith("/"):
-        return [f"{session}/greenroom", *shared]
-    return ["/run/greenroom", *shared] if os.getuid() == 0 else shared
-
-
 def _user_directory() -> str:
     """Return this user's directory, made when it is missing. SupervisorError when no place for it is usable."""
     reasons = []
-    for path in _candidates():
+    for path in candidates():
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
@@ -104,6 +94,29 @@ class RuntimeDirectory:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._base}/{_NAMES}/{name}")
 
+    def offer_service(self) -> None:
+        """Make this the supervisor that serves ``greenroom run``. SupervisorError when there is one."""
+        link, target = f"{self._base}/{SERVICE}", os.path.basename(self.path)
+        for _ in range(3):  # as claim
+            try:
+                os.symlink(target, link)
+            except FileExistsError:
+                holder = RuntimeDirectory(f"{self._base}/{_read_link(link)}")
+                if holder.is_live():
+                    raise SupervisorError(f"process {holder.supervisor_pid} serves already") from None
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(link)
+            else:
+                return
+        raise SupervisorError("another process is just beginning to serve")
+
+    def withdraw_service(self) -> None:
+        """Undo :meth:`offer_service`. Idempotent."""
+        link = f"{self._base}/{SERVICE}"
+        if _read_link(link) == os.path.basename(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+
     def is_live(self) -> bool:
         """Say whether the supervisor of this directory lives."""
         try:
@@ -123,6 +136,7 @@ class RuntimeDirectory:
 
     def remove(self) -> None:
         """Remove the directory, all that is in it, and its names. Idempotent."""
+        self.withdraw_service()
         for name in self.names():
             self.release(name)
         remove_tree(self.path)

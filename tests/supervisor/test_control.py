@@ -13,8 +13,9 @@ from greenroom.config.spec import SandboxSpec
 from greenroom.messages import supervisor as messages
 from greenroom.messages.base import Done
 from greenroom.supervisor.errors import ExecError, NameInUse, SandboxNotFound, SupervisorError, TimedOut
+from greenroom.supervisor.places import CONTROL_SOCKET
 from greenroom.supervisor.program import Process
-from greenroom.supervisor.runtime_directory import CONTROL_SOCKET, find_supervisor, live_supervisors
+from greenroom.supervisor.runtime_directory import find_supervisor, live_supervisors
 from greenroom.supervisor.streams import NULL_STREAM
 from greenroom.supervisor.terminal import relay
 from hosts import LIMIT_S, command, wait_for_death

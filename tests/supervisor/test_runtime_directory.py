@@ -55,7 +55,7 @@ def test_an_unknown_name_is_not_found() -> None:
 def test_a_directory_that_others_may_enter_is_refused(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir(f"{runtime}/greenroom")
     os.chmod(f"{runtime}/greenroom", 0o755)  # noqa: S103  # that is the mistake
-    monkeypatch.setattr("greenroom.supervisor.runtime_directory._candidates", lambda: [f"{runtime}/greenroom"])
+    monkeypatch.setattr("greenroom.supervisor.runtime_directory.candidates", lambda: [f"{runtime}/greenroom"])
     with pytest.raises(SupervisorError, match="mode 0700"):
         RuntimeDirectory.create()
     os.rmdir(f"{runtime}/greenroom")

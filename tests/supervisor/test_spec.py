@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -94,7 +93,10 @@ def test_a_command_needs_a_program() -> None:
     ],
 )
 def test_the_caller_s_directory_is_kept_where_the_sandbox_shows_it(
-    monkeypatch: pytest.MonkeyPatch, cwd: str, targets: tuple[str, ...], expected: str
+    cwd: str, targets: tuple[str, ...], expected: str
 ) -> None:
-    monkeypatch.setattr(os, "getcwd", lambda: cwd)
-    assert default_cwd(tuple(BindMount(source="/a", target=target) for target in targets)) == expected
+    assert default_cwd(tuple(BindMount(source="/a", target=target) for target in targets), cwd) == expected
+
+
+def test_a_removed_directory_becomes_the_root() -> None:
+    assert default_cwd((), None) == "/"
