@@ -40,7 +40,7 @@ class Service:
         return process.returncode, out, err
 
     def supervisors_of_sandboxes(self) -> list[bytes]:
-        return [line.split()[4] for line in self.run("ps")[1].splitlines()[1:]]
+        return [line.split()[5] for line in self.run("ps")[1].splitlines()[1:]]
 
     def close(self) -> None:
         self.process.terminate()
