@@ -11,8 +11,6 @@ time that passed outside.
 from __future__ import annotations
 
 import json
-import os
-import select
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +36,6 @@ class Agent:
     def __init__(self, argv: Sequence[str], directory: str) -> None:
         """Start *argv* in *directory* and wait until it is ready. Failure."""
         self.program = Program(argv, directory, talk=True)
-        self._heard = b""
         try:
             self._hear(_READY_S)
         except BaseException:
@@ -68,7 +65,7 @@ class Agent:
             stdin.write(request.encode() + b"\n")
             stdin.flush()
         except OSError:
-            raise Failure(self._last_words()) from None
+            raise Failure(self.program.complaint() or "ended without an answer") from None
         said = self._hear(timeout_s)
         if "error" in said:
             raise Failure(said["error"])
@@ -76,25 +73,11 @@ class Agent:
 
     def _hear(self, timeout_s: float) -> dict[str, Any]:
         """Return the next line that the agent says."""
-        stdout = self.program.process.stdout
-        assert stdout is not None
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._heard:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([stdout], [], [], remaining)[0]:
-                raise Failure(f"took more than {timeout_s:g} s", final=True)
-            some = os.read(stdout.fileno(), 65536)
-            if not some:
-                raise Failure(self._last_words())
-            self._heard += some
-        line, _, self._heard = self._heard.partition(b"\n")
+        line = self.program.read_line(timeout_s)
         try:
             return dict(json.loads(line))
         except ValueError:
             raise Failure(f"said {line[:80]!r}") from None
-
-    def _last_words(self) -> str:
-        return self.program.complaint() or "ended without an answer"
 
     def close(self) -> None:
         """End it."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .agent import Agent
-from .processes import Failure, proportional_bytes, run
+from .processes import Failure, Program, proportional_bytes, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .fixtures import Fixtures
     from .systems import System
@@ -33,6 +34,7 @@ __all__ = [
     "InGuest",
     "Measure",
     "Messages",
+    "Served",
     "Session",
     "Throughput",
     "WarmSandbox",
@@ -43,6 +45,7 @@ _PROGRAMS = Path(__file__).resolve().parent / "programs"
 _NO_LIMIT = 1_000_000_000
 #: Sandboxes that are made before those that count.
 _WARM_SANDBOXES = 2
+_TRUE = ("/bin/true",)
 _FIXTURE = re.compile(r"\{(\w+)\}")
 
 
@@ -82,6 +85,17 @@ class Session:
     def messages(self, placement: str) -> Agent:
         """Return the process that counts messages. Failure."""
         return self._agent(placement, [sys.executable, "-I", str(_PROGRAMS / "messages.py"), placement])
+
+    @contextlib.contextmanager
+    def service(self, timeout_s: float) -> Iterator[None]:
+        """Have greenroom's supervisor run, which its command line then finds. Failure."""
+        with Program([self.system.prefix[0], "serve"], self.work, talk=True) as program:
+            program.read_line(timeout_s)
+            yield
+            # As who ends a service does; then it leaves nothing behind for the rows that want none.
+            program.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.process.wait(timeout_s)
 
     def _warm_command(self) -> list[str]:
         return [sys.executable, "-I", str(_PROGRAMS / "warm.py"), *self.system.warm_arguments(self.work)]
@@ -160,6 +174,19 @@ class FromOutside:
     def sample(self, session: Session, timeout_s: float) -> float:
         """Return seconds."""
         return run(session.system.argv(self.argv, session.work), session.work, timeout_s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A whole run of a program by greenroom's command line while ``greenroom serve`` runs: seconds."""
+
+    argv: tuple[str, ...]
+
+    def sample(self, session: Session, timeout_s: float) -> float:
+        """Return seconds."""
+        with session.service(timeout_s):
+            run(session.system.argv(_TRUE, session.work), session.work, timeout_s)
+            return run(session.system.argv(self.argv, session.work), session.work, timeout_s)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ __all__ = ["ENVIRONMENT", "Failure", "Program", "become_subreaper", "descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: Seconds that killed processes have to disappear.
-_DEATH_S = 10.0
+_DEATH_S = 60.0
 #: Characters of what a failed program said that are kept.
 _REASON_LENGTH = 200
 
@@ -95,17 +96,40 @@ class Program:
     _running: ClassVar[set[int]] = set()
 
     def __init__(self, argv: Sequence[str], directory: str, *, talk: bool) -> None:
-        """Start it in *directory*; with *talk* its standard input and output are pipes. Failure."""
+        """Start it in *directory*; with *talk* its standard input and output are pipes. Failure.
+
+        Its runtime directory is beside *directory*: no supervisor but one of the same session is found there.
+        """
+        runtime = f"{directory}.run"
+        os.makedirs(runtime, mode=0o700, exist_ok=True)
+        environment = {**ENVIRONMENT, "XDG_RUNTIME_DIR": runtime}
+        self._heard = b""
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         stream = subprocess.PIPE if talk else subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(
-                argv, cwd=directory, env=ENVIRONMENT, stdin=stream, stdout=stream, stderr=self._complaints
+                argv, cwd=directory, env=environment, stdin=stream, stdout=stream, stderr=self._complaints
             )
         except OSError as error:
             self._complaints.close()
             raise Failure(f"{argv[0]}: {error.strerror}", final=True) from None
         self._running.add(self.process.pid)
+
+    def read_line(self, timeout_s: float) -> bytes:
+        """Return the next line of its standard output. Failure when none comes in time, or ever."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._heard:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([stdout], [], [], remaining)[0]:
+                raise Failure(f"took more than {timeout_s:g} s", final=True)
+            some = os.read(stdout.fileno(), 65536)
+            if not some:
+                raise Failure(self.complaint() or "ended without an answer")
+            self._heard += some
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
     def complaint(self) -> str:
         """Return the last line that it wrote to standard error."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from .measures import Budget, Session
 from .processes import Failure
-from .systems import RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +53,7 @@ def measure(
                     break
                 for system in order.sample(available, len(available)):
                     cell = row.key, system.name
-                    if row.runtime == (system.name == RUNTIME) and cell not in hopeless:
+                    if row.is_for(system.name) and cell not in hopeless:
                         progress(number, f"{row.key}: {system.title}")
                         if _sample(document, row, sessions[system.name], number):
                             hopeless.add(cell)

@@ -14,9 +14,11 @@ from .measures import (
     InGuest,
     Measure,
     Messages,
+    Served,
     Throughput,
     WarmSandbox,
 )
+from .systems import GREENROOM_SYSTEMS, RUNTIME
 
 __all__ = ["GROUPS", "GROWTH_COUNTS", "GROWTH_KINDS", "ROWS", "Row", "Unit", "select"]
 
@@ -46,13 +48,17 @@ class Row:
     #: Whether ``--quick`` leaves it out.
     full: bool = False
     timeout_s: float = 20.0
-    #: Whether it is about greenroom's runtime, without any sandbox: then that is its only system.
-    runtime: bool = False
+    #: Systems that it is for; (): all but greenroom's runtime without any sandbox.
+    systems: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Its name in JSON and for ``--only``."""
         return f"{self.group}/{self.name}"
+
+    def is_for(self, system: str) -> bool:
+        """Return whether it can be measured on the system of this name."""
+        return system in self.systems if self.systems else system != RUNTIME
 
 
 def _micro() -> list[Row]:
@@ -67,7 +73,8 @@ def _micro() -> list[Row]:
         "stat": InGuest("stat"),
         "open + close": InGuest("open-close"),
         "mprotect": InGuest("mprotect"),
-        "mmap + touch + munmap": InGuest("mmap"),
+        "mmap + munmap": InGuest("mmap"),
+        "mmap + touch + munmap": InGuest("mmap-touch"),
         "thread create + join": InGuest("thread"),
         "fork + exit + wait": InGuest("fork"),
         "vfork + exec + wait, dynamic": InGuest("spawn", ("/bin/true",)),
@@ -113,6 +120,7 @@ def _macro() -> list[Row]:
 def _start_up() -> list[Row]:
     return [
         Row("start-up", "/bin/true, cold", FromOutside(("/bin/true",))),
+        Row("start-up", "/bin/true, with a supervisor", Served(("/bin/true",)), systems=GREENROOM_SYSTEMS),
         Row("start-up", "python3 -c pass, cold", FromOutside((PYTHON, "-c", "pass"))),
         Row("start-up", "/bin/true, from a warm Python process", WarmSandbox()),
         Row("start-up", "sandboxes per second, four at a time", Throughput(), unit="1/s", rounds=4),
@@ -131,7 +139,7 @@ def _memory() -> list[Row]:
 def _messages() -> list[Row]:
     placements = {"colocated": "one process", "split": "two processes"}
     return [
-        Row("messages", f"{operation}, {place}", Messages(operation, placement), unit="1/s", runtime=True)
+        Row("messages", f"{operation}, {place}", Messages(operation, placement), unit="1/s", systems=(RUNTIME,))
         for operation in ("tell", "ask")
         for placement, place in placements.items()
     ]

@@ -147,7 +147,9 @@ def _probed(system: System) -> System:
     """Return *system*, marked unavailable unless it can run /bin/true."""
     if system.unavailable:
         return system
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        work = f"{folder}/work"
+        os.mkdir(work)
         try:
             run(system.argv(("/bin/true",), work), work, _PROBE_S)
         except Failure as failure:

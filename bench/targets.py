@@ -63,7 +63,7 @@ TARGETS: tuple[Target, ...] = (
     Target("micro/pwrite 4 KiB", 13e-6),
     Target("micro/stat", 30e-6),
     Target("micro/pipe write + read", 20e-6),
-    Target("micro/mmap + touch + munmap", 30e-6),
+    Target("micro/mmap + munmap", 30e-6),
     Target("micro/thread create + join", 180e-6),
     Target("micro/fork + exit + wait", 250e-6),
     Target("micro/vfork + exec + wait, dynamic", 1.2e-3),

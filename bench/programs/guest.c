@@ -172,11 +172,16 @@ static int open_close_once(void)
 	return 0;
 }
 
-static int make_page(void)
+static int map_page(void)
 {
 	page = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED)
-		return fail("mmap");
+	return page == MAP_FAILED ? fail("mmap") : 0;
+}
+
+static int make_page(void)
+{
+	if (map_page())
+		return -1;
 	*page = 1;
 	return 0;
 }
@@ -196,8 +201,12 @@ static int mprotect_once(void)
 
 static int mmap_once(void)
 {
-	TRY(make_page());
-	return drop_page();
+	return map_page() ? -1 : drop_page();
+}
+
+static int mmap_touch_once(void)
+{
+	return make_page() ? -1 : drop_page();
 }
 
 static void *nothing(void *argument)
@@ -422,6 +431,7 @@ static const struct operation {
 	{"open-close", open_close_once, open_file, close_file},
 	{"mprotect", mprotect_once, make_page, drop_page},
 	{"mmap", mmap_once, NULL, NULL},
+	{"mmap-touch", mmap_touch_once, NULL, NULL},
 	{"thread", thread_once, NULL, NULL},
 	{"fork", fork_once, NULL, NULL},
 	{"spawn", spawn_once, NULL, NULL},

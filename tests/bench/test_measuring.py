@@ -122,7 +122,7 @@ def test_rounds_are_complete_and_errors_are_noted(fixtures: Fixtures) -> None:
         Row("micro", "broken", InGuest("nonsense")),
         Row("macro", "slow", FromOutside(("/bin/sleep", "100")), timeout_s=0.2),
         Row("macro", "once", FromOutside(("/bin/true",)), rounds=1),
-        Row("messages", "ask", Messages("ask", "colocated", 10), runtime=True),
+        Row("messages", "ask", Messages("ask", "colocated", 10), systems=(RUNTIME,)),
     ]
     made = empty_document(2)
     measure(made, rows, [_NATIVE, System(RUNTIME, ""), System("x", "", unavailable="no")], fixtures, _SHORT, limit_s=60)
