@@ -164,13 +164,13 @@ class Program:
         self._complaints.close()
 
     def _orphans(self) -> set[int]:
-        """Return what was left to this process by a parent that died; the dead of them are reaped."""
+        """Reap the dead of what was left to this process; return the others, once they can be nobody else's."""
         orphans = set()
         for pid in set(_children(os.getpid()) if self.adopts_orphans else ()) - self._running:
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0] == 0:
                     orphans.add(pid)
-        return orphans
+        return orphans if self._running == {self.process.pid} else set()
 
     def __enter__(self) -> Program:
         return self

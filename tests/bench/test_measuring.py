@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +98,23 @@ def test_time_limit_ends_a_program_and_its_children(tmp_path: Path) -> None:
     assert caught.value.final
     child = int((tmp_path / "child").read_text())
     assert not os.path.exists(f"/proc/{child}")
+
+
+def test_what_programs_leave_behind_ends_with_the_last_of_them(tmp_path: Path) -> None:
+    """In a process of its own, which becomes a subreaper."""
+    script = """
+        import os, sys
+        from greenroom.bench.processes import Program, become_subreaper, run
+        become_subreaper()
+        with Program(["/bin/cat"], sys.argv[1], talk=True):
+            run(["/bin/sh", "-c", "sleep 1000 & echo $! > left"], sys.argv[1], 10)
+            left = "/proc/" + open(sys.argv[1] + "/left").read().strip()
+            print(os.path.exists(left))
+        print(os.path.exists(left))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, cwd="/", check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_a_program_that_is_missing_is_a_failure(tmp_path: Path) -> None:
