@@ -4,8 +4,8 @@ Linux counterpart: ``kernel/seccomp.c`` and ``Documentation/userspace-api/seccom
 
 What becomes of a call, in this order:
 
-* not of the 64-bit ABI (``int 0x80``): a ptrace stop, which the platform turns into a SIGSEGV;
-* from the vsyscall page: SIGSYS, because the host takes it amiss when anything else there changes registers;
+* not of the 64-bit ABI (``int 0x80``): SIGSYS, which the platform turns into a SIGSEGV;
+* from the vsyscall page: SIGSYS too, because the host takes it amiss when anything else there changes registers;
 * from the stub, with the key: executed by the host if it is one of the few that we inject, else SIGSYS;
 * one of :data:`TRACED`: a ptrace stop, because answering it needs registers or injected calls in any case;
 * everything else: a user notification.
@@ -59,7 +59,7 @@ def filter_program(key: int) -> bytes:
     low, high = key & 0xFFFF_FFFF, key >> 32
     lines: list[_Line] = [
         (_LOAD, _ARCH),
-        (_AUDIT_ARCH_X86_64, "", "trace"),
+        (_AUDIT_ARCH_X86_64, "", "trap"),
         (_LOAD, _IP + _HALF),
         (_VSYSCALL_HALF, "trap", ""),
         (_AFTER_CALL >> 32, "", "guest"),

@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from ..interface import STUB_ADDRESS
 from ..ptrace.binding import PTRACE_O_TRACESECCOMP
 from ..ptrace.seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
 from ..ptrace.tracee import Tracee
@@ -21,7 +22,11 @@ from .filter import filter_program
 if TYPE_CHECKING:
     from ..ptrace.placement import Placement
 
-__all__ = ["KeyedTracee", "NotifySeed"]
+__all__ = ["TRAMPOLINE", "KeyedTracee", "NotifySeed"]
+
+#: In the stub page: ``lea r10, [r10 - 0x10]; mov rdi, r11; jmp rcx``.
+TRAMPOLINE: Final = STUB_ADDRESS + 8
+TRAMPOLINE_CODE: Final = bytes.fromhex("4d8d52f0 4c89df ffe1") + b"\xcc" * 7
 
 _FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
 _FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
@@ -56,6 +61,10 @@ class NotifySeed(KeyedTracee, Seed):
         self.key = int.from_bytes(os.urandom(8), "little")
         self._listener = -1
         super().__init__(shelf_socket, placement)
+
+    def _map_stub(self) -> None:
+        super()._map_stub()
+        self._poke(TRAMPOLINE, TRAMPOLINE_CODE)
 
     def _seal(self) -> None:
         flags = _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV

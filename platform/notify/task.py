@@ -13,10 +13,13 @@ notification back and would restart the call: the task stops behind it with -ERE
 registers it is before the call, which has not happened (``_know_registers``).  Linux before 6.17 does the same when a
 notification was received and answered while the interrupt was on its way; then the answer counts.
 
-munmap, mprotect and madvise of exactly what the pending call says are left to the host, which gets its answer CONTINUE:
-no pointers are involved, and the range was checked.  But another thread of the guest could map something there before
-the host comes to it, so only where the task has its address space for itself.  Such a call cannot fail on the host but
-for want of kernel memory; then the guest gets the host's errno, and our list says unmapped of what is still there.
+Calls are *deferred* when the host can make the guest's own: munmap, mprotect and madvise of exactly what the pending call
+says are answered CONTINUE; no pointers are involved, and the range was checked.  For an anonymous mmap, the address that
+we chose and MAP_FIXED are put into the registers at the seccomp stop, and it returns through a trampoline in the stub page,
+which puts back what the guest had there, held meanwhile in rcx and r11, which a system call destroys: so one stop does.
+But another thread of the guest could map something there before the host comes to it, so this is only for a task that
+has its address space for itself.  Such a call cannot fail on the host but for want of kernel memory (see
+``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong about that range.
 """
 
 from __future__ import annotations
@@ -27,13 +30,20 @@ import struct
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Final
 
-from ..interface import HostTaskDied
-from ..ptrace.binding import PTRACE_CONT, PTRACE_INTERRUPT, PTRACE_POKEUSER, ptrace
+from ..interface import Event, EventKind, HostTaskDied
+from ..ptrace.binding import (
+    NT_PRSTATUS,
+    PTRACE_CONT,
+    PTRACE_INTERRUPT,
+    PTRACE_POKEUSER,
+    PTRACE_SETREGSET,
+    ptrace,
+)
 from ..ptrace.task import PtraceTask, check_range
 from ..ptrace.tracee import WALL
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
-from .seed import KeyedTracee
+from .seed import TRAMPOLINE, KeyedTracee
 
 if TYPE_CHECKING:
     from ..ptrace.space import PtraceSpace
@@ -56,7 +66,15 @@ _RESTARTS: Final = frozenset((1 << 64) - code for code in (512, 513, 514, 516))
 _ENTRY_LENGTH: Final = 2
 _PAGE: Final = 4096
 
-_MUNMAP, _MPROTECT, _MADVISE = SYS["munmap"], SYS["mprotect"], SYS["madvise"]
+_MMAP, _MUNMAP, _MPROTECT, _MADVISE = SYS["mmap"], SYS["munmap"], SYS["mprotect"], SYS["madvise"]
+_MAP_FIXED: Final = 0x10
+#: Flags that mean nothing to the host: MAP_STACK, MAP_DENYWRITE.
+_IDLE_MAP_FLAGS: Final = 0x20000 | 0x800
+#: Longest mapping, in bytes, for which the host is trusted to have memory.
+_MOST_DEFERRED: Final = 1 << 26
+#: Where in the trampoline r10, and then rdi, are the guest's again.
+_R10_DONE, _RDI_DONE, _TRAMPOLINE_END = TRAMPOLINE + 4, TRAMPOLINE + 7, TRAMPOLINE + 9
+_BIT_31: Final = 1 << 31
 
 
 class NotifyTask(KeyedTracee, PtraceTask):
@@ -94,13 +112,32 @@ class NotifyTask(KeyedTracee, PtraceTask):
         self._number = number
         self._args = args
 
+    def stopped_at_call(self) -> Event | None:
+        """Take note of a seccomp stop, and return its event; None when the task is being killed."""
+        self.at_call = True
+        try:
+            self._know_registers()
+        except HostTaskDied:
+            return None
+        registers = self._registers
+        number = self._number = ((registers.orig_rax & 0xFFFF_FFFF) ^ _BIT_31) - _BIT_31
+        args = self._args = (
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        )
+        return Event(EventKind.SYSCALL, self, number, args)
+
     # -- running ------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
         if self._notification is not None:
             self.resume_with(-_ENOSYS)
             return
-        if self._answer is not None:
+        if self._answer is not None or self._deferred is not None:
             self._know_registers()
         if self.at_call and not self._stale:
             self._skip_call()
@@ -109,6 +146,11 @@ class NotifyTask(KeyedTracee, PtraceTask):
     def resume_with(self, result: int) -> None:
         notification = self._notification
         if notification is None:
+            if self._deferred is not None:
+                if result == self._deferred[1]:
+                    self._make_mapping()
+                    return
+                self._know_registers()
             if self.at_call and not self._stale:
                 self._skip_call()
             super().resume_with(result)
@@ -162,17 +204,48 @@ class NotifyTask(KeyedTracee, PtraceTask):
             raise HostTaskDied(tid)
         self.interrupted = False
         self._answer = -_ENOSYS
+        if self._deferred is not None:
+            self._make_deferred_call()
+
+    def _make_deferred_call(self) -> None:
+        """Something other than the expected answer comes: make the call now."""
         deferred, self._deferred = self._deferred, None
-        if deferred is not None:
-            self._host_call(*deferred)
+        assert deferred is not None
+        self._host_call(*deferred)
+
+    def _make_mapping(self) -> None:
+        """Let the host make the deferred mmap, and the guest go on with its address as the result."""
+        deferred, self._deferred = self._deferred, None
+        assert deferred is not None
+        registers = self._registers
+        if not registers.r10 & _MAP_FIXED:
+            registers.rcx, registers.r11 = registers.rip, registers.rdi
+            registers.rdi, registers.r10, registers.rip = deferred[1], registers.r10 | _MAP_FIXED, TRAMPOLINE
+            if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
+                raise self.lost()
+        self._run()
+
+    def _leave_trampoline(self) -> None:
+        """Do what is left of the trampoline: it is no place that a guest is ever at."""
+        registers = self._registers
+        if registers.rip < _R10_DONE:
+            registers.r10 = (registers.r10 - _MAP_FIXED) & _MINUS_ONE
+        if registers.rip < _RDI_DONE:
+            registers.rdi = registers.r11
+        registers.rip = registers.rcx
+        self._stale = True
 
     def _know_registers(self) -> None:
-        if self._known:
-            return
         if self._notification is not None:
             self._make_stop()
+        elif self._deferred is not None:
+            self._make_deferred_call()
+        if self._known:
+            return
         super()._know_registers()
         registers = self._registers
+        if TRAMPOLINE <= registers.rip < _TRAMPOLINE_END:
+            self._leave_trampoline()
         if registers.rax in _RESTARTS and registers.orig_rax < _SIGN:
             if self._answer is not None:
                 registers.rax = self._answer
@@ -191,6 +264,25 @@ class NotifyTask(KeyedTracee, PtraceTask):
 
     # -- memory -------------------------------------------------------------------------------------------------
 
+    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+        if host_fd >= 0 or not self._defer_mapping(address, length, prot, flags):
+            super().mmap(address, length, prot, flags, host_fd, offset)
+
+    def _defer_mapping(self, address: int, length: int, prot: int, flags: int) -> bool:
+        """Leave an anonymous mmap to the host, as ``_defer``."""
+        if not self.at_call or self._number != _MMAP or self._stale or self._deferred is not None:
+            return False
+        if self.space.is_shared or length > _MOST_DEFERRED or not self._platform.defers:
+            return False
+        hint, wanted, as_prot, as_flags = self._args[:4]
+        if -(-wanted // _PAGE) * _PAGE != length or as_prot != prot:
+            return False
+        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags | _MAP_FIXED or as_flags & _MAP_FIXED and hint != address:
+            return False
+        check_range(address, length)
+        self._deferred = (_MMAP, address, length, prot, flags | _MAP_FIXED, 0xFFFF_FFFF, 0)
+        return True
+
     def munmap(self, address: int, length: int) -> None:
         if not self._defer(_MUNMAP, address, length):
             super().munmap(address, length)
@@ -206,6 +298,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
     def _defer(self, number: int, address: int, length: int, *rest: int) -> bool:
         """Leave a call to the host if it is the pending one and nobody can come between."""
         if self._notification is None or self._number != number or self._deferred is not None or self.space.is_shared:
+            return False
+        if not self._platform.defers:
             return False
         args = self._args
         if args[0] != address or -(-args[1] // _PAGE) * _PAGE != length or args[2 : 2 + len(rest)] != rest:

@@ -245,6 +245,18 @@ class PtracePlatform(Platform):
             elif (event := self._classify(task, status)) is not None:
                 events.append(event)
 
+    def absorb_signal(self) -> None:
+        """Take the SIGCHLD of an injected call's stop, which would be a poll for nothing.
+
+        Only while nothing runs: a SIGCHLD that comes while one is pending is lost.
+        """
+        try:
+            code, pid = _unpack_signal(os.read(self._signal_fd, _SIGNALFD_SIGINFO_SIZE))
+        except BlockingIOError:
+            return
+        if code != _CLD_TRAPPED or pid not in self._tasks:
+            self._wake_poller()
+
     def _wake_poller(self) -> None:
         """Make the signalfd readable: something is left to report."""
         signal.pthread_kill(threading.get_ident(), signal.SIGCHLD)
@@ -288,7 +300,8 @@ class PtracePlatform(Platform):
         if signo in _FAULT_SIGNALS and code > 0:
             return Event(EventKind.FAULT, task, siginfo=info.raw)
         if signo == signal.SIGSYS and code == _SYS_SECCOMP_CODE:
-            return _vsyscall(task, *struct.unpack_from("=i", info, 24))
+            number, arch = struct.unpack_from("=iI", info, 24)
+            return _vsyscall(task, number) if arch == _AUDIT_ARCH_X86_64 else _foreign_entry(task)
         _log.debug("suppressed host signal %d sent to host task %d", signo, task.host_tid)
         task.resume()
         return None

@@ -85,6 +85,8 @@ class PtraceTask(Tracee, HostTask):
         # known: _registers holds the guest's registers.  stale: the host's copy differs from it.
         self._known = True
         self._stale = True
+        #: It made calls for us since it ran: their SIGCHLD may be pending.
+        self._injected = False
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -110,6 +112,10 @@ class PtraceTask(Tracee, HostTask):
     def _run(self) -> None:
         if self.cpus is not self.placement.cpus:
             self.place(self.placement.cpus)
+        if self._injected:
+            self._injected = False
+            if not self._platform.running:
+                self._platform.absorb_signal()
         if ptrace(self.resume_request, self.host_tid, 0, 0) == -1:
             raise self.lost()
         self._known = False
@@ -194,7 +200,7 @@ class PtraceTask(Tracee, HostTask):
     def _host_call(self, number: int, *arguments: int) -> int:
         """Inject a call on behalf of the guest: its registers are kept, and go back when it is resumed."""
         self._know_registers()
-        self._stale = True
+        self._stale = self._injected = True
         return self.inject(number, *arguments)
 
     def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
