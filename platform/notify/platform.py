@@ -143,7 +143,7 @@ class NotifyPlatform(PtracePlatform):
 
 
 def _host_gives_memory() -> bool:
-    """Say whether the host refuses no small mapping: it does when it counts strictly, or when tracees inherit a limit."""
+    """Say whether the host refuses no small mapping: it does if it counts strictly, or if tracees inherit a limit."""
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         if resource.getrlimit(limit)[0] != resource.RLIM_INFINITY:
             return False

@@ -13,13 +13,14 @@ notification back and would restart the call: the task stops behind it with -ERE
 registers it is before the call, which has not happened (``_know_registers``).  Linux before 6.17 does the same when a
 notification was received and answered while the interrupt was on its way; then the answer counts.
 
-Calls are *deferred* when the host can make the guest's own: munmap, mprotect and madvise of exactly what the pending call
-says are answered CONTINUE; no pointers are involved, and the range was checked.  For an anonymous mmap, the address that
-we chose and MAP_FIXED are put into the registers at the seccomp stop, and it returns through a trampoline in the stub page,
-which puts back what the guest had there, held meanwhile in rcx and r11, which a system call destroys: so one stop does.
-But another thread of the guest could map something there before the host comes to it, so this is only for a task that
-has its address space for itself.  Such a call cannot fail on the host but for want of kernel memory (see
-``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong about that range.
+Calls are *deferred* when the host can make the guest's own.  munmap, mprotect and madvise of exactly what the pending
+call says are answered CONTINUE: no pointers are involved, and the range was checked.  For an anonymous mmap, the
+address that we chose and MAP_FIXED are put into the registers at the seccomp stop, and the call returns through a
+trampoline in the stub page, which puts back what the guest had there; rcx and r11, which a system call destroys, hold
+it meanwhile.  So one stop does.  But another thread of the guest could map something there before the host comes to it,
+so this is only for a task that has its address space for itself.  Such a call cannot fail on the host but for want of
+kernel memory (see ``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong
+about that range.
 """
 
 from __future__ import annotations
