@@ -41,7 +41,6 @@ __all__ = [
     "Link",
     "LockChange",
     "LockHeld",
-    "MagicLink",
     "MakeNode",
     "Mount",
     "Open",
@@ -220,15 +219,6 @@ class BecomeWorkingDirectory(Message):
     base: int
     path: bytes
     who: Credentials
-
-
-@message(tag=0x605, receiver="mount_namespace", mode=Mode.REPLY)
-class MagicLink(Message):
-    """mount_namespace -> thread_group, reply to GetStatus, ReadLink..: the walk met a magic link (see Opened)."""
-
-    magic: str
-    proc_pid: int
-    rest: bytes
 
 
 @message(tag=0x606, receiver="mount_namespace", mode=Mode.REPLY)
@@ -749,3 +739,12 @@ class HostNameChanged(Message):
     """kernel -> mount_namespace, tell: what /proc/sys/kernel/hostname shows from now on."""
 
     hostname: str
+
+
+@message(tag=0x631, receiver="mount_namespace", mode=Mode.TELL)
+class ThreadSeen(Message):
+    """task_set -> mount_namespace, tell: a process that was seen has a thread more, or one less (*gone*)."""
+
+    pid: int
+    tid: int
+    gone: bool

@@ -197,6 +197,10 @@ class MountNamespace(Actor):
     def process_seen(self, message: m.ProcessSeen) -> None:
         self.tree.processes.see(message.pid, message.uid, message.gid, message.tids)
 
+    @handles(m.ThreadSeen)
+    def thread_seen(self, message: m.ThreadSeen) -> None:
+        self.tree.processes.see_thread(message.pid, message.tid, gone=message.gone)
+
     @handles(m.ProcessGone)
     def process_gone(self, message: m.ProcessGone) -> None:
         self.tree.forget_process(message.pid)

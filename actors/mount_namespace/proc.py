@@ -389,7 +389,7 @@ class ProcFs(VirtualFileSystem):
         known = {
             "process": list(_PROCESS_NAMES),
             "thread": list(_TASK_NAMES),
-            "task": [b"%d" % tid for tid in process.tids],
+            "task": [b"%d" % tid for tid in sorted(process.tids)],
             "ns": list(_NAMESPACES),
             "net": [name.encode() for name in _NETWORK_FILES],
         }

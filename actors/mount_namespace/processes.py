@@ -19,7 +19,8 @@ class Process:
         self.pid = pid
         self.uid = uid
         self.gid = gid
-        self.tids = tids
+        #: The keys are the threads, in no particular order.
+        self.tids = dict.fromkeys(tids)
         #: TaskSet told of it; otherwise it was only met as the asker of a request that came before.
         self.seen = seen
 
@@ -33,6 +34,16 @@ class ProcessTable:
     def see(self, pid: int, uid: int, gid: int, tids: tuple[int, ...]) -> None:
         """TaskSet told of a birth or a change."""
         self.by_pid[pid] = Process(pid, uid, gid, tids, True)
+
+    def see_thread(self, pid: int, tid: int, *, gone: bool) -> None:
+        """TaskSet told of the birth or death of one thread among others."""
+        process = self.by_pid.get(pid)
+        if process is None:
+            return
+        if gone:
+            process.tids.pop(tid, None)
+        else:
+            process.tids[tid] = None
 
     def forget(self, pid: int) -> None:
         """TaskSet told that it was reaped."""

@@ -98,7 +98,7 @@ class _Saver:
             "next_handle": tree.handles.next_number,
             "locks": held,
             "watches": tree.watches.state(),
-            "processes": [(p.pid, p.uid, p.gid, p.tids) for p in tree.processes.by_pid.values()],
+            "processes": [(p.pid, p.uid, p.gid, tuple(p.tids)) for p in tree.processes.by_pid.values()],
         }
 
     def _file_system(self, fs: FileSystem) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def thread(tree: ProcessTree, caller: Process, message: messages.RequestThread) 
         return
     caller.threads.add(tid)
     tree.by_tid[tid] = caller
-    tree.show(caller)
+    tree.show_thread(caller, tid)
     tree.answer(caller, message.tid, message.petition, value=tid)
 
 
@@ -246,7 +246,7 @@ def thread_born(tree: ProcessTree, caller: Process, tid: int) -> None:
     del tree.granted[tid]
     caller.threads.add(tid)
     tree.by_tid[tid] = caller
-    tree.show(caller)
+    tree.show_thread(caller, tid)
 
 
 # -- execve -----------------------------------------------------------------------------------------------------

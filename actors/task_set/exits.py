@@ -36,13 +36,13 @@ def thread_exited(tree: ProcessTree, process: Process, tid: int) -> None:
         del tree.by_tid[tid]
     birth.forget_embryos(tree, process, tid)
     _hand_on_children(tree, process, tid)
-    tree.show(process)
+    tree.show_thread(process, tid, gone=True)
 
 
 def _hand_on_children(tree: ProcessTree, process: Process, tid: int) -> None:
     """Children of a thread that exits become a sibling's; to them their parent died (PR_SET_PDEATHSIG)."""
     heir = min(process.threads, default=process.pid)
-    for child in tree.children_of(process):
+    for child in tree.children_of(process) if process.children else ():
         if child.parent_tid == tid:
             child.parent_tid = heir
             tree.post(child, ReparentedTo(ppid=process.pid, parent_died=True))

@@ -47,7 +47,14 @@ def pgids_around(tree: ProcessTree, process: Process) -> set[int]:
 
 
 def orphaned_around(tree: ProcessTree, process: Process) -> dict[int, bool]:
-    """Return which process groups around *process* are orphaned, to compare after its exit."""
+    """Return which process groups around *process* are orphaned, to compare after its exit.
+
+    None, when its exit can change nothing: it has no children, and it is not what keeps its group from being orphaned.
+    """
+    parent = tree.parent_of(process)
+    keeps_its_own = process.parent != INIT and parent.pgid != process.pgid and parent.sid == process.sid
+    if not process.children and not keeps_its_own:
+        return {}
     return {pgid: is_orphaned(tree, pgid) for pgid in pgids_around(tree, process)}
 
 

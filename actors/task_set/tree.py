@@ -13,7 +13,7 @@ from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_HELD_MESSAGES, MAX_TASKS, PID_MAX, REMEMBERED_BROADCASTS
-from ...messages.mount_namespace import ProcessGone, ProcessSeen
+from ...messages.mount_namespace import ProcessGone, ProcessSeen, ThreadSeen
 from ...messages.thread_group import Answer
 from .pids import PidAllocator
 from .process import INIT, ForwardedRead, Process, ProcessState
@@ -254,6 +254,10 @@ class ProcessTree:
         """Tell MountNamespace what /proc shows of *process*."""
         tids = tuple(sorted(process.threads)) or (process.pid,)
         self.tell_mounts(ProcessSeen(pid=process.pid, uid=process.uids[1], gid=process.gids[1], tids=tids))
+
+    def show_thread(self, process: Process, tid: int, *, gone: bool = False) -> None:
+        """Tell MountNamespace of a thread more or less: a message that does not grow with their number."""
+        self.tell_mounts(ThreadSeen(pid=process.pid, tid=tid, gone=gone))
 
     # -- invariants ---------------------------------------------------------------------------------------------
 

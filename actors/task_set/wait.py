@@ -82,17 +82,22 @@ def _try(tree: ProcessTree, caller: Process, wait: ParkedWait) -> bool:
 
 def _candidates(tree: ProcessTree, caller: Process, wait: ParkedWait) -> list[Process]:
     """Return the eligible children: those of the calling thread first, then its siblings', oldest first."""
-    eligible = [c for c in tree.children_of(caller) if _is_eligible(wait, c)]
-    own = [c for c in eligible if c.parent_tid == wait.tid]
+    if wait.id_type == P_PID:
+        child = tree.by_tid.get(wait.id)
+        children = [child] if child is not None and child.pid == wait.id and child.parent == caller.group else []
+    else:
+        children = tree.children_of(caller)
+    eligible = [c for c in children if _is_eligible(wait, c)]
     if wait.options & WNOTHREAD:
-        return own
-    return own + [c for c in eligible if c.parent_tid != wait.tid]
+        return [c for c in eligible if c.parent_tid == wait.tid]
+    if len(caller.threads) > 1:
+        eligible.sort(key=lambda c: c.parent_tid != wait.tid)
+    return eligible
 
 
 def _is_eligible(wait: ParkedWait, child: Process) -> bool:
-    """Linux: eligible_pid and eligible_child."""
-    named = {P_PID: child.pid, P_PGID: child.pgid, P_PIDFD: child.group}
-    if named.get(wait.id_type, wait.id) != wait.id:
+    """Linux: eligible_pid and eligible_child; P_PID has been looked at."""
+    if wait.id_type == P_PGID and child.pgid != wait.id or wait.id_type == P_PIDFD and child.group != wait.id:
         return False
     return bool(wait.options & WALL) or (child.exit_signal != SIGCHLD) == bool(wait.options & WCLONE)
 

@@ -10,7 +10,7 @@ from greenroom.actors.runtime.actor import Refused
 from greenroom.actors.task_set.pids import PidAllocator
 from greenroom.messages import kernel, task_set, thread_group
 from greenroom.messages.base import Done
-from greenroom.messages.mount_namespace import ProcessGone, ProcessSeen
+from greenroom.messages.mount_namespace import ProcessGone, ProcessSeen, ThreadSeen
 
 
 def test_a_process_from_outside_is_a_child_of_init_in_its_own_session(stage: Any) -> None:
@@ -147,10 +147,10 @@ def test_proc_hears_of_births_threads_and_deaths(stage: Any) -> None:
     stage.tell(pid, task_set.ThreadExited, tid=tid)
     stage.exit(pid)
     seen = stage.mounts.take(ProcessSeen)
-    assert [(m.pid, m.uid, m.gid, m.tids) for m in seen] == [
-        (pid, 5, 6, (pid,)),
-        (pid, 5, 6, (pid, tid)),
-        (pid, 5, 6, (pid,)),
+    assert [(m.pid, m.uid, m.gid, m.tids) for m in seen] == [(pid, 5, 6, (pid,))]
+    assert stage.mounts.take(ThreadSeen) == [
+        ThreadSeen(pid=pid, tid=tid, gone=False),
+        ThreadSeen(pid=pid, tid=tid, gone=True),
     ]
     assert stage.mounts.take(ProcessGone) == [ProcessGone(pid=pid)]
 
