@@ -14,7 +14,6 @@ A handler gets the calling :class:`~.task.Task` and its arguments, never waits, 
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import typing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,18 +44,29 @@ class Support(enum.Enum):
     PARTIAL = "partial"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """One system call of the table."""
 
-    number: int
-    name: str
-    #: Decodes the six registers and calls the handler.
-    call: Callable[[Task, tuple[int, int, int, int, int, int]], Any]
-    handler: Callable[..., Any]
-    support: Support
-    #: What is missing, when partial.
-    note: str
+    __slots__ = ("call", "handler", "name", "note", "number", "support")
+
+    def __init__(self, number: int, name: str, handler: Callable[..., Any], support: Support, note: str) -> None:
+        self.number = number
+        self.name = name
+        self.handler = handler
+        self.support = support
+        #: What is missing, when partial.
+        self.note = note
+        #: Decodes the six registers and calls the handler. Compiled at the first call: most are never called, and to
+        #: compile all of them took a tenth of a start.
+        self.call: Callable[[Task, tuple[int, int, int, int, int, int]], Any] = self._first_call
+
+    def _first_call(self, task: Task, registers: tuple[int, int, int, int, int, int]) -> Any:
+        self.compile()
+        return self.call(task, registers)
+
+    def compile(self) -> None:
+        """Make :attr:`call` what it is after the first call."""
+        self.call = _compile(self.handler)
 
     @property
     def doc(self) -> str:
@@ -81,7 +91,7 @@ def syscall(number: int, name: str | None = None, *, partial: str = "") -> Calla
             raise ValueError(f"system call {number} is registered as {TABLE[number].name} already")
         support = Support.PARTIAL if partial else Support.FULL
         call_name = name or handler.__name__.rstrip("_")
-        TABLE[number] = Entry(number, call_name, _compile(handler), handler, support, partial)
+        TABLE[number] = Entry(number, call_name, handler, support, partial)
         return handler
 
     return register

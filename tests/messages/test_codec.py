@@ -13,7 +13,7 @@ import pytest
 from greenroom.config.limits import MAX_FRAME_BYTES
 from greenroom.config.spec import BindMount, Command, SandboxSpec
 from greenroom.messages import catalogue
-from greenroom.messages.base import MESSAGE_TYPES, Failed, Message, Record
+from greenroom.messages.base import MESSAGE_TYPES, Failed, Message, Record, record
 from greenroom.messages.codec import PROTOCOL_VERSION, Envelope, MalformedFrame, decode, encode
 from greenroom.messages.task_set import ProcessList
 
@@ -130,3 +130,32 @@ def test_an_oversized_frame_is_refused_at_both_ends() -> None:
         encode(Envelope(0, 1, "a", "b", 0, Failed(errno=0, text="x" * MAX_FRAME_BYTES, kind="")))
     with pytest.raises(MalformedFrame, match="limit"):
         decode(b"\0" * (MAX_FRAME_BYTES + 1))
+
+
+def test_declared_classes_are_as_dataclasses_would_make_them() -> None:
+    """Defaults, factories, checks, replace; and no others than the declared fields."""
+
+    @record
+    class Sample(Record):
+        number: int
+        text: str = "x"
+        numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            if self.number < 0:
+                raise ValueError(self.number)
+
+    first, second = Sample(number=1), Sample(number=1)
+    assert first == second
+    assert first.numbers is not second.numbers
+    assert (first.text, [field.name for field in dataclasses.fields(first)]) == ("x", ["number", "text", "numbers"])
+    assert dataclasses.replace(first, number=2) == Sample(number=2)
+    assert dataclasses.asdict(first) == {"number": 1, "text": "x", "numbers": {}}
+    assert not hasattr(first, "__dict__")
+    for wrong in ({}, {"number": 1, "other": 2}):
+        with pytest.raises(TypeError):
+            Sample(**wrong)
+    with pytest.raises(ValueError, match="-1"):
+        Sample(number=-1)
+    with pytest.raises(TypeError):
+        Sample(1)
