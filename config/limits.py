@@ -35,6 +35,8 @@ MAX_PARKED_FILE_BYTES = 1 << 20
 MAX_HOST_DIRECTORIES = 512
 #: Cached directory entries that can be looked up again (clean ones of an overlay's lower layer), per file system.
 MAX_CACHED_DENTRIES = 200_000
+#: Paths whose end is known without a walk, per namespace.
+MAX_KNOWN_PATHS = 8192
 #: Bytes that a tmpfs or an overlay's upper layer holds when its mount does not say.
 DEFAULT_FILE_SYSTEM_BYTES = 8 << 30
 #: Bytes of it that a worker may write before it asks again.

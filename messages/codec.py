@@ -82,6 +82,8 @@ def _converter(annotation: Any) -> _Converter:
         return _scalar(annotation)
     if annotation is Any:
         return lambda value: value
+    if origin is tuple and arguments[1:] == (Ellipsis,) and arguments[0] in (int, str, bytes):
+        return _scalars(arguments[0])
     if origin is tuple and arguments[1:] == (Ellipsis,):
         element = _converter(arguments[0])
         return lambda value: tuple([element(v) for v in _sequence(value)])
@@ -98,6 +100,18 @@ def _converter(annotation: Any) -> _Converter:
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return _codec_of(annotation).build
     raise TypeError(f"a message field cannot be {annotation!r}")
+
+
+def _scalars(kind: type) -> _Converter:
+    def check(values: Any) -> tuple[Any, ...]:
+        if type(values) is not list:
+            raise _wrong(values, "an array")
+        for value in values:
+            if type(value) is not kind:
+                raise _wrong(value, kind.__name__)
+        return tuple(values)
+
+    return check
 
 
 def _fixed_tuple(elements: list[_Converter]) -> _Converter:
@@ -209,34 +223,34 @@ def _making(cls: type, names: list[str], variables: list[str]) -> list[str]:
 def _value(name: str, kind: Any, scope: dict[str, Any]) -> str:
     """Return the expression of one field in the tuple that is packed, with its comma."""
     if isinstance(kind, type) and issubclass(kind, PackedRecord):
-        scope["packed"] = _packed
+        scope["packed"] = packed
         return f"packed(it.{name}), "
     return f"it.{name}, "
 
 
-def _packed(it: PackedRecord) -> bytes:
+def packed(it: PackedRecord) -> bytes:
+    """Return what *it* travels as; equal bytes mean equal records."""
     try:
         return it.packed
     except AttributeError:
-        packed: bytes = _pack(_codec_of(type(it)).values(it))
-        it.packed = packed  # frozen for everybody else
-        return packed
+        it.packed = _pack(_codec_of(type(it)).values(it))  # frozen for everybody else
+        return it.packed
 
 
 def _unpacker(cls: type[PackedRecord]) -> _Converter:
     """Return a function that rebuilds a packed record, or finds the equal one that it made before."""
     known: dict[bytes, PackedRecord] = {}
 
-    def unpack(packed: Any) -> PackedRecord:
-        it = known.get(packed)
+    def unpack(value: Any) -> PackedRecord:
+        it = known.get(value)
         if it is None:
-            if type(packed) is not bytes:
-                raise _wrong(packed, "bytes")
-            it = _codec_of(cls).build(_unpack(packed, strict_map_key=False))
-            it.packed = packed  # frozen for everybody else
+            if type(value) is not bytes:
+                raise _wrong(value, "bytes")
+            it = _codec_of(cls).build(_unpack(value, strict_map_key=False))
+            it.packed = value  # frozen for everybody else
             if len(known) >= REMEMBERED_RECORDS:
                 known.clear()
-            known[packed] = it
+            known[value] = it
         return it
 
     return unpack
@@ -244,7 +258,7 @@ def _unpacker(cls: type[PackedRecord]) -> _Converter:
 
 def _encode_record(value: Any) -> Any:
     if isinstance(value, PackedRecord):
-        return _packed(value)
+        return packed(value)
     if isinstance(value, Record):
         return _codec_of(type(value)).values(value)
     raise TypeError(f"{type(value).__name__} cannot be in a message")

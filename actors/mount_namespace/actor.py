@@ -35,8 +35,9 @@ class MountNamespace(Actor):
 
     def _give(self, fd: int) -> int:
         """Pass *fd* to the actor whose message is being handled."""
-        process = self.node.placement.process_of(self.sender)
-        return self.node.descriptors.give(None if process == self.node.process else process, fd)
+        node = self.node
+        here = node.actor(self.sender) is not None
+        return node.descriptors.give(None if here else node.placement.process_of(self.sender), fd)
 
     def check(self) -> None:
         """Assert the invariants of everything owned."""

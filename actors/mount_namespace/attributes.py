@@ -14,6 +14,7 @@ from .errors import MagicLinkMet, fail
 from .file_data import without_privileges
 from .mounts import MS_NOATIME, MS_NODIRATIME
 from .permissions import CAP_CHOWN, CAP_FSETID, WRITE, capable, check_access, in_group, is_owner, may_access
+from .walk import ends_walks
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def touch_atime(mount: Mount, inode: Inode) -> None:
         inode.reply = None
 
 
+@ends_walks
 def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     """Check all that is asked for, in Linux's order, then change it."""
     from .tree import status_reply

@@ -13,6 +13,7 @@ import errno
 import os
 import resource
 import select
+import stat
 import struct
 import time
 
@@ -191,6 +192,10 @@ class HostFiles:
     def status(self, fd: int) -> HostStatus:
         """Return the attributes behind *fd*."""
         return _plain(os.stat(fd))
+
+    def is_regular(self, fd: int) -> bool:
+        """Tell whether a regular file is behind *fd*."""
+        return stat.S_ISREG(os.fstat(fd).st_mode)
 
     def status_at(self, directory: int, name: bytes) -> HostStatus:
         """Return the attributes of one name in *directory*, of a symbolic link itself."""

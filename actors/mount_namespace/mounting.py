@@ -20,7 +20,7 @@ from .permissions import CAP_SYS_ADMIN, capable
 from .proc import ProcFs
 from .sysfs import SysFs
 from .tmpfs import TmpFs
-from .walk import Walk
+from .walk import Walk, ends_walks
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Mount as MountRequest
@@ -44,6 +44,7 @@ _SHARED_MEMORY_DIRECTORIES = (b"/tmp", b"/dev/shm", b"/var/tmp")
 # -- set-up -----------------------------------------------------------------------------------------------------
 
 
+@ends_walks
 def set_up(tree: Tree, request: SetUpMounts) -> HandleOpened:
     """Make the initial tree; mount points that are missing are created."""
     tree.hostname = request.hostname
@@ -124,6 +125,7 @@ def _make_mount_point(tree: Tree, path: bytes, directory: bool) -> Place:
 # -- mount(2) ---------------------------------------------------------------------------------------------------
 
 
+@ends_walks
 def mount(tree: Tree, request: MountRequest) -> None:
     """mount(2): tmpfs, proc, sysfs, devpts, mqueue, a bind of a place of this tree, a move, or a change of flags."""
     if not capable(request.who, CAP_SYS_ADMIN):
@@ -253,6 +255,7 @@ def _size(text: bytes) -> int:
 # -- umount2(2) -------------------------------------------------------------------------------------------------
 
 
+@ends_walks
 def unmount(tree: Tree, request: Unmount) -> None:
     """umount2(2): EINVAL for what is no mount point or is locked, EBUSY while something below is open."""
     if request.flags & ~(_MNT_FORCE | _MNT_DETACH | _MNT_EXPIRE | _UMOUNT_NOFOLLOW):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import MagicLinkMet, fail
 from .permissions import CAP_MKNOD, EXECUTE, WRITE, capable, check_access, check_sticky, may_access, may_link
+from .walk import ends_walks
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _check_delete(directory: Dentry, victim: Dentry, who: Credentials, as_direct
         fail(ENOENT)
 
 
+@ends_walks
 def unlink(tree: Tree, request: Unlink) -> None:
     """unlink(2), rmdir(2)."""
     walk = tree.walk(request.root, request.base, request.path, request.who)
@@ -180,6 +182,7 @@ class _Renaming:
     who: Credentials
 
 
+@ends_walks
 def rename(tree: Tree, request: Rename) -> None:
     """rename(2), renameat2(2) with NOREPLACE or EXCHANGE; WHITEOUT is EINVAL."""
     flags = request.flags

@@ -72,6 +72,9 @@ def _open(tree: Tree, request: Open, flags: int, give: Callable[[int], int]) -> 
         # Only a ThreadGroup's own re-opening of what it holds (/proc/self/fd/N) comes without a path.
         place = tree.handles.place(request.base)
         return _finish(tree, request, flags, place, False, give)
+    if not flags & (os.O_CREAT | _O_TMPFILE_BIT) and not request.resolve and request.path:
+        place = tree.find(request.root, request.base, request.path, request.who, not flags & os.O_NOFOLLOW)
+        return _finish(tree, request, flags, place, False, give)
     walk = tree.walk(request.root, request.base, request.path, request.who, request.resolve)
     if flags & _O_TMPFILE_BIT == _O_TMPFILE_BIT:
         return _finish(tree, request, flags, _make_unnamed(walk, request), True, give)

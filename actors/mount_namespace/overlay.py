@@ -196,7 +196,7 @@ class Overlay(TmpFs):
         """Return a descriptor of the lower file, which must still be a regular file."""
         assert inode.lower is not None
         fd = self.lower.open(inode.lower, os.O_RDONLY)
-        if self.host.status(fd)[S_MODE] & _FORMAT != stat.S_IFREG:
+        if not self.host.is_regular(fd):
             self.host.close(fd)
             fail(EACCES, inode.lower)
         return fd

@@ -11,7 +11,8 @@ import stat
 from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EROFS
 from typing import TYPE_CHECKING
 
-from ...config.limits import MAX_CACHED_DENTRIES
+from ...config.limits import MAX_CACHED_DENTRIES, MAX_KNOWN_PATHS
+from ...messages.codec import packed
 from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, SpaceGranted, StatusReply
 from .checking import check_tree
 from .dev import DevPts
@@ -98,6 +99,9 @@ class Tree:
         self.file_systems: dict[int, FileSystem] = {}
         self._next_dev = 20
         self.hostname = "greenroom"
+        #: Where walks have ended that would end there again, by all that they depend on (Linux's dcache, whole paths at
+        #: once). Whatever may change the end of a walk clears it; new names do not.
+        self.places: dict[tuple[int, int, bytes, bool, bytes], Place] = {}
 
     # -- file systems -------------------------------------------------------------------------------------------
 
@@ -115,6 +119,7 @@ class Tree:
         """Forget cached names of overlays that have too many; called between messages only."""
         for fs in self.file_systems.values():
             if fs.cached > MAX_CACHED_DENTRIES and isinstance(fs, Overlay):
+                self.places.clear()
                 fs.prune()
 
     def root_place(self) -> Place:
@@ -185,7 +190,17 @@ class Tree:
         """Return the place that a request names; with an empty path the handle *base* itself."""
         if not path:
             return self.handles.place(base)
-        return self.walk(root, base, path, who).to_end(follow)
+        key = root, base, path, follow, packed(who)
+        known = self.places.get(key)
+        if known is not None:
+            return known
+        walk = self.walk(root, base, path, who)
+        place = walk.to_end(follow)
+        if walk.stable:
+            if len(self.places) >= MAX_KNOWN_PATHS:
+                self.places.clear()
+            self.places[key] = place
+        return place
 
     def path_of(self, root: int, place: Place) -> bytes:
         """Return a place's path as seen from the handle *root*, as /proc/self/fd shows it."""

@@ -7,20 +7,27 @@ dictionary look-up, and calls the file system only for names that it does not kn
 
 from __future__ import annotations
 
+import functools
 import stat
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import MagicLinkMet, fail
 from .mounts import MS_NOSYMFOLLOW
 from .permissions import EXECUTE, check_access, may_follow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...messages.mount_namespace import Credentials
     from .inode import Dentry, Inode
     from .mounts import MountTable, Place
+    from .tree import Tree
 
-__all__ = ["NAME_MAX", "PATH_MAX", "Walk"]
+__all__ = ["NAME_MAX", "PATH_MAX", "Walk", "ends_walks"]
+
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
 
 NAME_MAX, PATH_MAX, MAX_LINKS = 255, 4096, 40
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
@@ -30,10 +37,35 @@ _TYPE_AND_SEARCH, _OPEN_DIRECTORY = 0o170111, 0o040111
 _FORMAT, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
 
 
+def ends_walks(operation: Callable[[Tree, _Request], _Reply]) -> Callable[[Tree, _Request], _Reply]:
+    """Declare an operation that may change where walks end: what is known of that is forgotten after it."""
+
+    @functools.wraps(operation)
+    def run(tree: Tree, request: _Request) -> _Reply:
+        try:
+            return operation(tree, request)
+        finally:
+            tree.places.clear()
+
+    return run
+
+
 class Walk:
     """One walk in progress: where it is, and the components that are left (last first)."""
 
-    __slots__ = ("_links", "_mounts", "_pending", "_relative", "_resolve", "_root", "dentry", "mount", "slash", "who")
+    __slots__ = (
+        "_links",
+        "_mounts",
+        "_pending",
+        "_relative",
+        "_resolve",
+        "_root",
+        "dentry",
+        "mount",
+        "slash",
+        "stable",
+        "who",
+    )
 
     def __init__(
         self, mounts: MountTable, root: Place, base: Place, path: bytes, who: Credentials, resolve: int = 0
@@ -57,6 +89,8 @@ class Walk:
             self._confine(base, path)
         elif path[0] == 47:
             self.mount, self.dentry = root
+        #: It has met only file systems whose names change by requests alone, so it would end there again.
+        self.stable = self.mount.fs.in_memory
         self._push(path)
 
     def _confine(self, base: Place, path: bytes) -> None:
@@ -162,6 +196,8 @@ class Walk:
         place = self._mounts.cross(mount, child)  # type: ignore[arg-type]
         if self._resolve & RESOLVE_NO_XDEV and place[0] is not mount:
             fail(EXDEV)
+        if not place[0].fs.in_memory:
+            self.stable = False
         return place
 
     def _step_up(self) -> None:
@@ -180,6 +216,7 @@ class Walk:
             if self._resolve & RESOLVE_NO_XDEV:
                 fail(EXDEV)
             mount, dentry = mount.parent, mount.dentry
+            self.stable = self.stable and mount.fs.in_memory
         self.mount, self.dentry = self._mounts.cross(mount, dentry) if dentry.mounts else (mount, dentry)
 
     def follow_last(self, link: Dentry) -> None:
@@ -206,6 +243,7 @@ class Walk:
             if self._resolve & RESOLVE_BENEATH or jumps:
                 fail(EXDEV)
             self.mount, self.dentry = self._root
+            self.stable = self.stable and self.mount.fs.in_memory
         self._push(target)
 
     def _meet_magic(self, inode: Inode) -> None:

@@ -233,8 +233,20 @@ class Actor(pykka.Actor):
         """Take a message from the node and handle it now, unless others come first. Never called by a handler."""
         if self._exclusive or self._scheduled:
             self._backlog.append(envelope)
+            return
+        kind, _, self.sender, _, _, message = envelope
+        try:
+            result = (self._bound.get(type(message)) or self.on_receive)(message)
+        except Exception as error:  # noqa: BLE001  # every failure has its answer
+            self._conclude(envelope, None, error)
+            return
+        if result is None or isinstance(result, Message):
+            if kind == _ASK:
+                self.node.answer(envelope, result or _DONE)
+        elif type(result) is types.GeneratorType:
+            self.drive(result, partial(self._conclude, envelope))
         else:
-            self._handle(envelope)
+            result.then(lambda value: self._conclude(envelope, value, None))
 
     def _actor_loop(self) -> None:
         """Handle what is in the inbox; messages behind an exclusive handler wait until it ends."""
@@ -243,7 +255,7 @@ class Actor(pykka.Actor):
         while not self._exclusive and not self.actor_stopped.is_set() and waiting:
             envelope = waiting.popleft()
             if isinstance(envelope, tuple):
-                self._handle(envelope)
+                self.receive(envelope)
             else:
                 super()._handle_receive(envelope.message)
         if self.actor_stopped.is_set():
@@ -255,21 +267,6 @@ class Actor(pykka.Actor):
             envelope = self._backlog.popleft()
             if isinstance(envelope, tuple) and envelope[0] == _ASK:
                 self.node.answer(envelope, _failed(ActorFailed(f"{self.address} has stopped")))
-
-    def _handle(self, envelope: Parts) -> None:
-        kind, _, self.sender, _, _, message = envelope
-        try:
-            result = self.on_receive(message)
-        except Exception as error:  # noqa: BLE001  # every failure has its answer
-            self._conclude(envelope, None, error)
-            return
-        if result is None or isinstance(result, Message):
-            if kind == _ASK:
-                self.node.answer(envelope, result or _DONE)
-        elif type(result) is types.GeneratorType:
-            self.drive(result, partial(self._conclude, envelope))
-        else:
-            result.then(lambda value: self._conclude(envelope, value, None))
 
     def _conclude(self, envelope: Parts, value: Any, error: BaseException | None) -> None:
         """A handler has ended: answer an ask; a failure that is not the asker's stops the actor."""
@@ -291,8 +288,7 @@ class Actor(pykka.Actor):
 
     def on_receive(self, message: Any) -> Any:
         """Dispatch to the handler; an unhandled message type is a bug of the sender."""
-        handler = self._bound.get(type(message)) or self._bind(type(message))
-        return handler(message)
+        return self._bind(type(message))(message)
 
     def _bind(self, message_type: type[Message]) -> Callable[[Any], Any]:
         if message_type not in self._handlers:
@@ -301,7 +297,9 @@ class Actor(pykka.Actor):
         handler: Callable[[Any], Any] = getattr(self, name)
         if exclusive:
             handler = partial(self._handle_alone, handler)
-        self._bound[message_type] = handler
+        if type(self).on_receive is Actor.on_receive:
+            # From now on they come here without it.
+            self._bound[message_type] = handler
         return handler
 
     def _handle_alone(self, handler: Callable[[Any], Any], message: Message) -> Any:
@@ -338,22 +336,24 @@ class _Drive:
         self._missing = 0
 
     def step(self, reply: Any) -> None:
+        asking = self._asking
         try:
-            wanted = self._asking.throw(exception_of(reply)) if type(reply) is Failed else self._asking.send(reply)
+            wanted = asking.throw(exception_of(reply)) if type(reply) is Failed else asking.send(reply)
         except StopIteration as stop:
             self._finish(stop.value, None)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             self._finish(None, error)
         else:
-            self._wait_for(wanted)
-
-    def _wait_for(self, wanted: Ask | list[Ask] | Promise) -> None:
-        if isinstance(wanted, Ask):
+            if not isinstance(wanted, Ask):
+                self._wait_for(wanted)
+                return
             try:
                 self._actor.ask(wanted.receiver, wanted.message, self.step)
             except Exception as error:  # noqa: BLE001  # raise it where the question was asked
                 self.step(Failed(errno=0, text=str(error), kind=type(error).__name__))
-        elif isinstance(wanted, Promise):
+
+    def _wait_for(self, wanted: list[Ask] | Promise) -> None:
+        if isinstance(wanted, Promise):
             wanted.then(self.step)
         elif not wanted:
             self._actor.node.loop.call_soon(lambda: self.step([]))

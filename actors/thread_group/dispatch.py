@@ -112,7 +112,10 @@ def complete(task: Task, outcome: Any) -> None:
         if task.work or task.saved_sigmask is not None:
             exit_to_user(task, outcome)
         else:
-            _resume_with(task, outcome)
+            try:
+                task.host.resume_with(outcome)
+            except HostTaskDied:
+                exits.host_task_died(task, 9)
     elif type(outcome) is Block:
         _park(task, outcome)
     elif type(outcome) is Petition:
@@ -123,7 +126,7 @@ def complete(task: Task, outcome: Any) -> None:
         if task.state is not RunState.DEAD:
             task.memo = {}
             exit_to_user(task, None)
-    elif isinstance(outcome, types.GeneratorType):
+    elif type(outcome) is types.GeneratorType:
         _ask(task, outcome)
     else:
         entry: Entry = TABLE[task.number]
@@ -133,13 +136,6 @@ def complete(task: Task, outcome: Any) -> None:
 def _forget_memo(task: Task, result: int) -> None:
     if result != ERESTART_RESTARTBLOCK:
         task.memo = {}
-
-
-def _resume_with(task: Task, result: int) -> None:
-    try:
-        task.host.resume_with(result)
-    except HostTaskDied:
-        exits.host_task_died(task, 9)
 
 
 # -- parking ----------------------------------------------------------------------------------------------------

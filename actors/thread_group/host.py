@@ -145,9 +145,8 @@ class WorkerHost:
     #: write(2) at the descriptor's own offset.
     write = staticmethod(os.write)
 
-    def close(self, fd: int) -> None:
-        """close(2)."""
-        os.close(fd)
+    #: close(2).
+    close = staticmethod(os.close)
 
     # -- open files: descriptors of every kind ---------------------------------------------------------------------
 

@@ -162,8 +162,9 @@ class OpenFile:
             self._close()
 
     def _close(self) -> None:
-        for epoll in list(self.epolls):
-            epoll.forget_file(self)
+        if self.epolls:
+            for epoll in list(self.epolls):
+                epoll.forget_file(self)
         self.closing()
         worker, identity = self.worker, self.identity
         worker.files.leave(self)

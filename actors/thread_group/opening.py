@@ -47,8 +47,13 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
     base = base_of(task, dirfd, path)
     if not flags & (os.O_CREAT | _O_TMPFILE_BIT):
         mode = 0
+    mode &= 0o7777 & ~group.fs.umask
     try:
-        file = yield from _open(task, base, path, flags, mode & 0o7777 & ~group.fs.umask, resolve)
+        opened = yield _ask(task, base, path, flags, mode, resolve)
+        if opened.magic:
+            file = yield from _through_links(task, opened, flags, mode)
+        else:
+            file = make_file(task, opened, flags)
     except OSError as error:
         if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:
             raise
@@ -56,21 +61,20 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
     # A pipe without a name never waits for its other end.
     if type(file) is PipeFile and file.handle and not file.flags & os.O_NONBLOCK:
         return _open_fifo(task, file, flags)
-    return group.files.add(group, file, close_on_exec=bool(flags & os.O_CLOEXEC))
+    return group.files.add(group, file, close_on_exec=flags & os.O_CLOEXEC != 0)
 
 
-def _open(task: Task, base: int, path: bytes, flags: int, mode: int, resolve: int) -> Asking:
-    """Ask until no magic link is left, and make the open file."""
-    for _ in range(_MAX_LINKS):
-        opened = yield _ask(task, base, path, flags, mode, resolve)
-        if not opened.magic:
-            return make_file(task, opened, flags)
+def _through_links(task: Task, opened: Opened, flags: int, mode: int) -> Asking:
+    """The walk met a magic link: ask until none is left, and make the open file."""
+    for _ in range(_MAX_LINKS - 1):
         target = magic_target(task, opened.proc_pid, opened.magic)
         if not opened.rest:
             return (yield from _jump(task, target, flags))
         if isinstance(target, OpenFile):
             raise OSError(ENOTDIR, "")
-        base, path, resolve = target, b"." if opened.rest == b"/" else opened.rest, 0
+        opened = yield _ask(task, target, b"." if opened.rest == b"/" else opened.rest, flags, mode, 0)
+        if not opened.magic:
+            return make_file(task, opened, flags)
     raise OSError(ELOOP, "")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import select
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
@@ -166,18 +166,16 @@ class Worker(Actor):
 
     def _on_platform(self, fileno: int, _mask: int) -> None:
         """Handle what the platform has."""
+        settle = self.node.settle
         for event in self.platform.poll(fileno):
             task: Task | None = event.task.owner
             if task is not None:
-                self._on_event(task, event)
+                try:
+                    dispatch.on_event(task, event)
+                except Exception as error:  # noqa: BLE001  # a bug in a handler ends this sandbox, not this process
+                    task.group.fail(error)
                 # What it asks an actor of this process is answered before the next event.
-                self.node.settle()
-
-    def _on_event(self, task: Task, event: Any) -> None:
-        try:
-            dispatch.on_event(task, event)
-        except Exception as error:  # noqa: BLE001  # a bug in a handler ends this sandbox, not this process
-            task.group.fail(error)
+                settle()
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
