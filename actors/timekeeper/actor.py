@@ -32,7 +32,9 @@ class Timekeeper(Actor):
 
     @handles(messages.AddClockReader)
     def add_reader(self, message: messages.AddClockReader) -> None:
-        """Tell a worker now and whenever something changes."""
+        """Tell a worker now and whenever something changes. The guest boots when the first one is told."""
+        if not self.readers:
+            self.clocks.boot()
         self.readers[message.address] = None
         self.tell(message.address, self.clocks.parameters())
 

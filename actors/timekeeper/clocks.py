@@ -41,10 +41,14 @@ class GuestClocks:
     def __init__(self, host: HostClock) -> None:
         self._host = host
         self.mode = ClockMode.RUNNING
-        self.monotonic_offset_ns = -host.monotonic_ns()
         self.realtime_offset_ns = 0
-        self.boot_realtime_ns = host.realtime_ns()
         self.frozen_at_ns: int | None = None
+        self.boot()
+
+    def boot(self) -> None:
+        """Let monotonic be 0 now: the sandbox may have been prepared long ago. Nobody has read the clocks yet."""
+        self.monotonic_offset_ns = -self._host.monotonic_ns()
+        self.boot_realtime_ns = self._host.realtime_ns()
 
     def advance(self, old: ClockMode, new: ClockMode) -> None:
         """Go from *old* to *new*: the only writer of ``mode``. AssertionError for an impossible step."""

@@ -116,3 +116,15 @@ def _ends(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(20_000))
+
+
+def test_its_uptime_begins_when_it_is_created() -> None:
+    """Not when it was prepared."""
+    lines = _in_a_client(
+        "time.sleep(0.5)  # in stock\n"
+        "created = time.monotonic()\n"
+        "again = Sandbox.create()\n"
+        "uptime = float(again.shell('cat /proc/uptime').stdout.split()[0])\n"
+        "print(uptime <= time.monotonic() - created + 0.01)"
+    )
+    assert lines == ["True"]

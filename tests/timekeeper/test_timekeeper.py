@@ -135,6 +135,19 @@ def test_a_reader_is_told_now_and_at_every_change(stage: Stage) -> None:
     ]
 
 
+def test_a_sandbox_that_was_prepared_boots_when_its_first_reader_comes(stage: Stage) -> None:
+    """How long it lay in stock is nobody's business; a second reader changes nothing."""
+    stage.host.monotonic += 1000
+    stage.host.realtime += 1000
+    stage.ask(AddClockReader(address="worker:0"))
+    assert stage.ask(ReadClocks()).monotonic_ns == 0
+    stage.host.monotonic += 5
+    stage.ask(AddClockReader(address="worker:1"))
+    clocks = stage.ask(ReadClocks())
+    assert clocks.monotonic_ns == 5
+    assert clocks.boot_realtime_ns == stage.host.realtime
+
+
 def test_a_pause_is_no_monotonic_time(stage: Stage) -> None:
     stage.host.pass_ns(SECOND)
     stage.ask(FreezeClocks())
