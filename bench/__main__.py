@@ -24,7 +24,7 @@ from .tables import print_changes, print_results, write_markdown
 
 _FULL = Budget(call_us=40_000, idle=(1, 10, 100), throughput=60)
 _QUICK_ROUNDS, _FULL_ROUNDS = 3, 7
-#: Seconds after which no further round is started; making the fixtures and the pictures is not in it.
+#: Seconds after which nothing more is measured; making the fixtures and the pictures is not in it.
 _QUICK_S, _FULL_S = 150.0, 660.0
 #: Columns of a table that goes to a file.
 _FILE_WIDTH = 150
@@ -53,7 +53,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--full/--quick", default=False, show_default=True, help="All rows, more rounds: up to 12 minutes, or 3.")
 @click.option("--systems", default="", callback=_names, metavar="A,B", help=f"Some of {', '.join(KNOWN_NAMES)}.")
 @click.option("--repeat", type=click.IntRange(1), metavar="N", help="Rounds at most.")
-@click.option("--seconds", type=click.FloatRange(0), metavar="S", help="Start no row after S, past the first round.")
+@click.option("--seconds", type=click.FloatRange(0), metavar="S", help="Start no measurement after S seconds.")
 @click.option("--seed", type=int, help="For the order of rows and systems; drawn and printed otherwise.")
 @click.option("--json", "json_path", type=_OUTPUT, metavar="OUT", help="Write every sample.")
 @click.option("--markdown", "markdown_path", type=_OUTPUT, metavar="OUT", help="Write tables, below the file's mark.")

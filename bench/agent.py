@@ -68,7 +68,7 @@ class Agent:
             raise Failure(self.program.complaint() or "ended without an answer") from None
         said = self._hear(timeout_s)
         if "error" in said:
-            raise Failure(said["error"])
+            raise Failure(": ".join(filter(None, (str(said["error"]), self.program.complaint()))))
         return said, time.monotonic() - begin
 
     def _hear(self, timeout_s: float) -> dict[str, Any]:

@@ -120,8 +120,9 @@ class Session:
         return self._idle
 
     def give_up(self) -> None:
-        """After a failure: agents are of no more use."""
+        """After a failure: agents are of no more use, and nobody knows what they have left in the directory."""
         self.close()
+        self.work = self.fixtures.new_work()
 
     def close(self) -> None:
         """End what was started."""

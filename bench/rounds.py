@@ -14,7 +14,7 @@ from .measures import Budget, Session
 from .processes import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .document import Document
     from .fixtures import Fixtures
@@ -36,7 +36,7 @@ def measure(
 ) -> None:
     """Fill *document* with samples. *progress* is told the round and what is measured next.
 
-    Past *limit_s* seconds no row is started that has a sample already.
+    Nothing is started later than *limit_s* seconds after the beginning.
     """
     available = [system for system in systems if not system.unavailable]
     order = random.Random(document.seed)  # noqa: S311  # not for secrets
@@ -45,22 +45,32 @@ def measure(
     for number in range(document.rounds):
         sessions = {system.name: Session(system, fixtures, budget) for system in available}
         try:
-            for row in order.sample(rows, len(rows)):
-                if row.rounds and number >= row.rounds:
+            for row, system in _drawn(order, rows, available, number):
+                if (row.key, system.name) in hopeless:
                     continue
-                if number and time.monotonic() - begin > limit_s:
+                if time.monotonic() - begin > limit_s:
                     document.complete = False
                     break
-                for system in order.sample(available, len(available)):
-                    cell = row.key, system.name
-                    if row.is_for(system.name) and cell not in hopeless:
-                        progress(number, f"{row.key}: {system.title}")
-                        if _sample(document, row, sessions[system.name], number):
-                            hopeless.add(cell)
+                progress(number, f"{row.key}: {system.title}")
+                if _sample(document, row, sessions[system.name], number):
+                    hopeless.add((row.key, system.name))
         finally:
             for session in sessions.values():
                 session.close()
     document.seconds = round(time.monotonic() - begin, 1)
+
+
+def _drawn(
+    order: random.Random, rows: Sequence[Row], systems: Sequence[System], number: int
+) -> Iterator[tuple[Row, System]]:
+    """Draw the order of round *number*. What only a full run has is dear, and comes last lest the time runs out."""
+    taking_part = [row for row in rows if not row.rounds or number < row.rounds]
+    for full in (False, True):
+        some = [row for row in taking_part if row.full == full]
+        for row in order.sample(some, len(some)):
+            for system in order.sample(systems, len(systems)):
+                if row.is_for(system.name):
+                    yield row, system
 
 
 def _sample(document: Document, row: Row, session: Session, number: int) -> bool:

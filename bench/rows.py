@@ -47,7 +47,7 @@ class Row:
     rounds: int = 0
     #: Whether ``--quick`` leaves it out.
     full: bool = False
-    timeout_s: float = 20.0
+    timeout_s: float = 15.0
     #: Systems that it is for; (): all but greenroom's runtime without any sandbox.
     systems: tuple[str, ...] = ()
 

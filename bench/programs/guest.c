@@ -543,8 +543,12 @@ int main(void)
 		fields[used] = NULL;
 		if (used < 3)
 			return 2;
-		if (perform(start))
-			printf("{\"error\": \"%s: %s\"}\n", failed, strerror(errno));
+		if (perform(start)) {
+			printf("{\"error\": \"%s: ", strerror(errno));
+			for (const char *c = failed; *c; c++)
+				putchar(*c == '"' ? '\'' : *c);
+			printf("\"}\n");
+		}
 		fflush(stdout);
 	}
 	return 0;

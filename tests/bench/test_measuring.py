@@ -153,12 +153,19 @@ def test_rounds_are_complete_and_errors_are_noted(fixtures: Fixtures) -> None:
     assert made.complete
 
 
-def test_time_limit_leaves_the_first_round_whole(fixtures: Fixtures) -> None:
+def test_nothing_is_measured_past_the_time_limit(fixtures: Fixtures) -> None:
     made = empty_document(5)
-    rows = [Row("macro", name, FromOutside(("/bin/true",))) for name in "abc"]
-    measure(made, rows, [_NATIVE], fixtures, _SHORT, limit_s=0)
-    assert [list(made.values(row.key, NATIVE)) for row in rows] == [[0], [0], [0]]
+    measure(made, [Row("macro", "a", FromOutside(("/bin/true",)))], [_NATIVE], fixtures, _SHORT, limit_s=0)
+    assert made.samples == {}
     assert not made.complete
+
+
+def test_what_a_failed_row_leaves_is_not_in_the_way_of_others(fixtures: Fixtures) -> None:
+    made = empty_document(2)
+    leaves = Row("macro", "leaves", FromOutside(("/bin/sh", "-c", "mkdir entries; exit 1")))
+    measure(made, [leaves, Row("growth", "entries", Growth("entries", 3))], [_NATIVE], fixtures, _SHORT, limit_s=60)
+    assert len(made.errors["macro/leaves"][NATIVE]) == 2
+    assert len(made.values("growth/entries", NATIVE)) == 2
 
 
 def test_order_is_drawn_from_the_seed(fixtures: Fixtures) -> None:
