@@ -41,7 +41,7 @@ class ResourceLimits:
     def __init__(self, values: list[tuple[int, int]] | None = None) -> None:
         self._values = list(values or _DEFAULTS)
 
-    def soft(self, resource: Resource) -> int:
+    def soft(self, resource: int) -> int:
         """Return the limit in force; RLIM_INFINITY for none."""
         return self._values[resource][0]
 

@@ -83,6 +83,8 @@ MMAP_MIN_ADDR: Final = 65536
 CAP_IPC_LOCK: Final = 14
 CAP_SYS_RAWIO: Final = 17
 #: Linux keeps this free below a stack (stack_guard_gap).
+_RLIMIT_AS: Final = Resource.AS.value
+_RLIMIT_DATA: Final = Resource.DATA.value
 _STACK_GUARD: Final = 256 * PAGE_SIZE
 #: What a new program's stack has natively (stack_expand and a page of strings).
 _FIRST_STACK_PAGES: Final = 33
@@ -313,11 +315,11 @@ class MemoryManager(UserAccess):
 
     def check_growth(self, task: Task, pages: int, flags: int) -> None:
         """ENOMEM when *pages* more pages with VM_* *flags* are too many (may_expand_vm)."""
-        limits = task.group.limits
-        if self.vmas.total_pages - self.idle_stack_pages + pages > limits.soft(Resource.AS) // PAGE_SIZE:
+        limits, vmas = task.group.limits, self.vmas
+        if vmas.total_pages - self.idle_stack_pages + pages > limits.soft(_RLIMIT_AS) // PAGE_SIZE:
             raise _error(ENOMEM)
         is_data = flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE
-        if is_data and self.vmas.data_pages + pages > limits.soft(Resource.DATA) // PAGE_SIZE:
+        if is_data and vmas.data_pages + pages > limits.soft(_RLIMIT_DATA) // PAGE_SIZE:
             raise _error(ENOMEM)
 
     def check_lock(self, task: Task, pages: int, errno: int) -> None:
@@ -348,7 +350,9 @@ class MemoryManager(UserAccess):
         vm_flags |= _file_flags(file, prot, flags) if file is not None else _anonymous_flags(flags)
         if vm_flags & (VM_WRITE | VM_SHARED | VM_NORESERVE) == VM_WRITE:
             vm_flags |= VM_ACCOUNT
-        self._check_map_growth(task, address, length, vm_flags)
+        replaces = bool(flags & MAP_FIXED)  # everywhere else the place is free
+        replaced = self._mapped_pages(address, address + length) if replaces else 0
+        self.check_growth(task, length // PAGE_SIZE - replaced, vm_flags)
         self._map_now(task, Vma(address, address + length, vm_flags, file, offset if file else 0), flags)
         return address
 
@@ -358,11 +362,9 @@ class MemoryManager(UserAccess):
             raise _error(EPERM)
         self.check_lock(task, pages, EAGAIN)
 
-    def _check_map_growth(self, task: Task, address: int, length: int, vm_flags: int) -> None:
-        end = address + length
-        there = self.vmas.overlapping(address, end)
-        replaced = sum([min(v.end, end) - max(v.start, address) for v in there]) if there else 0
-        self.check_growth(task, (length - replaced) // PAGE_SIZE, vm_flags)
+    def _mapped_pages(self, start: int, end: int) -> int:
+        there = self.vmas.overlapping(start, end)
+        return sum([min(v.end, end) - max(v.start, start) for v in there]) // PAGE_SIZE
 
     def _map_now(self, task: Task, vma: Vma, flags: int) -> None:
         created = None
@@ -374,7 +376,10 @@ class MemoryManager(UserAccess):
             if created is not None:
                 created.release()
             raise
-        self._replace(vma)
+        if flags & MAP_FIXED:
+            self._replace(vma)
+        else:
+            self._add(vma)
 
     def map_stack(self, task: Task, start: int, end: int, *, executable: bool) -> None:
         """Map a new program's stack; memory that is not touched is not there."""
@@ -450,9 +455,8 @@ class MemoryManager(UserAccess):
         reached, refusal = self._protectable(task, start, end, prot & VM_ACCESS)
         if reached > start:
             task.host.mprotect(start, reached - start, host_prot(prot))
-            if prot & VM_WRITE:
-                self.vmas.account(start, reached)
-            self.set_flags(start, reached, VM_ACCESS, prot & VM_ACCESS)
+            self.vmas.set_flags(start, reached, VM_ACCESS, prot & VM_ACCESS, account=bool(prot & VM_WRITE))
+            self._hit = self._write_hit = NOWHERE
         if refusal is not None:
             raise refusal
 

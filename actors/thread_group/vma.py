@@ -215,13 +215,6 @@ class VmaList:
             start = vma.end
         return start >= end
 
-    def downwards(self, top: int) -> Iterator[Vma]:
-        """Iterate from the last mapping that starts below *top* to the lowest."""
-        index = bisect_right(self._starts, top - 1) - 1
-        while index >= 0:
-            yield self._vmas[index]
-            index -= 1
-
     def find_gap(self, length: int, top: int, guard: int, *, hinted: bool) -> int:
         """Return the end of the highest gap of *length* bytes below *top*; *guard* bytes stay free below a stack.
 
@@ -233,7 +226,8 @@ class VmaList:
         if hinted:
             top = min(top, self._gap_hints.get(kind, top))
         first = 0
-        for vma in self.downwards(top):
+        for index in range(bisect_right(self._starts, top - 1) - 1, -1, -1):
+            vma = self._vmas[index]
             gap = top - vma.end
             if gap >= PAGE_SIZE << kind:
                 first = first or top
@@ -301,6 +295,11 @@ class VmaList:
     def cut(self, start: int, end: int) -> list[Vma]:
         """Take the range out, splitting the mappings at its ends, and return what was there."""
         self._own()
+        index = bisect_right(self._starts, start) - 1
+        if index >= 0:
+            vma = self._vmas[index]
+            if end <= vma.end and (vma.start == start or vma.end == end):
+                return [self._cut_one(index, vma, start, end)]
         self.split(start)
         self.split(end)
         first = self._first(start)
@@ -312,6 +311,26 @@ class VmaList:
         for vma in gone:
             self._count(vma, -1)
         self._note_gap(first)
+        return gone
+
+    def _cut_one(self, index: int, vma: Vma, start: int, end: int) -> Vma:
+        """Take out one whole mapping, or one end of it: what programs mostly unmap."""
+        if self.restored:
+            self.restored.cut(start, end)
+        if vma.start == start and vma.end == end:
+            gone = vma
+            del self._vmas[index], self._starts[index]
+            self._count(gone, -1)
+        else:
+            gone = vma.part(start, end)
+            if vma.start == start:
+                vma.offset = vma.offset_at(end)
+                vma.start = self._starts[index] = end
+            else:
+                vma.end = start
+                index += 1
+            self._count_pages(gone, -1)
+        self._note_gap(index)
         return gone
 
     def _note_gap(self, index: int) -> None:
@@ -333,28 +352,26 @@ class VmaList:
         if not vma.start < address < vma.end:
             return
         upper = vma.part(address, vma.end)
-        self._count(vma, -1)
         vma.end = address
-        self._count(vma, 1)
-        self._put(upper)
+        self._starts.insert(index + 1, address)
+        self._vmas.insert(index + 1, upper)
+        if vma.file is not None:
+            self.file_users[vma.file] += 1
 
-    def set_flags(self, start: int, end: int, clear: int, put: int) -> None:
-        """Change the flags of everything mapped in the range; neighbours that have become equal are merged."""
+    def set_flags(self, start: int, end: int, clear: int, put: int, *, account: bool = False) -> None:
+        """Change the flags of everything mapped in the range; neighbours that have become equal are merged.
+
+        With *account*, private memory is charged from now on, and merges with none that is not.
+        """
         self.split(start)
         self.split(end)
         for vma in self.overlapping(start, end):
-            self._count(vma, -1)
+            self._count_pages(vma, -1)
             vma.flags = vma.flags & ~clear | put
-            self._count(vma, 1)
-        self.merge(start, end)
-
-    def account(self, start: int, end: int) -> None:
-        """Private memory in the range becomes writable: from now on Linux charges it, and it merges with no other."""
-        self.split(start)
-        self.split(end)
-        for vma in self.overlapping(start, end):
-            if not vma.flags & (VM_SHARED | VM_NORESERVE):
+            if account and not vma.flags & (VM_SHARED | VM_NORESERVE):
                 vma.flags |= VM_ACCOUNT
+            self._count_pages(vma, 1)
+        self.merge(start, end)
 
     def set_name(self, start: int, end: int, name: str) -> None:
         """Name the anonymous memory in the range (PR_SET_VMA_ANON_NAME)."""
@@ -382,19 +399,16 @@ class VmaList:
             if not vma.joins(after):
                 index += 1
                 continue
-            self._count(vma, -1)
-            self._count(after, -1)
+            self._uncount_joined(after)
             vma.end = after.end
-            self._count(vma, 1)
             del self._vmas[index + 1], self._starts[index + 1]
 
-    def _put(self, vma: Vma) -> None:
-        index = bisect_right(self._starts, vma.start)
-        self._starts.insert(index, vma.start)
-        self._vmas.insert(index, vma)
-        self._count(vma, 1)
-
     def _count(self, vma: Vma, sign: int) -> None:
+        self._count_pages(vma, sign)
+        if vma.file is not None:
+            self.file_users[vma.file] = self.file_users.get(vma.file, 0) + sign
+
+    def _count_pages(self, vma: Vma, sign: int) -> None:
         pages = sign * ((vma.end - vma.start) // PAGE_SIZE)
         flags = vma.flags
         self.total_pages += pages
@@ -402,8 +416,6 @@ class VmaList:
             self.data_pages += pages
         if flags & VM_LOCKED:
             self.locked_pages += pages
-        if vma.file is not None:
-            self.file_users[vma.file] = self.file_users.get(vma.file, 0) + sign
 
     def _uncount_joined(self, vma: Vma) -> None:
         """Two mappings have become one: the pages stay, the file has one user less."""
