@@ -22,6 +22,7 @@ from ..interface import Event, EventKind
 from ..ptrace.binding import PTRACE_EVENT_SECCOMP
 from ..ptrace.platform import PtracePlatform
 from .seed import NotifySeed
+from .space import NotifySpace
 from .task import NotifyTask
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class NotifyPlatform(PtracePlatform):
     name = "notify"
     advice = PtracePlatform.advice + "; and Linux 5.19 or later, with no other seccomp listener above"
     task_type = NotifyTask
+    space_type = NotifySpace
     key: int
 
     def __init__(self, affinity: Affinity = "adaptive") -> None:
@@ -116,6 +118,8 @@ class NotifyPlatform(PtracePlatform):
         task: Any = self.running.pop(tid, None)
         if task is None:
             return None
+        if task.space.in_flight:
+            task.landed()
         arguments = tuple(args)
         task.notified(notification, number, arguments)
         return Event(EventKind.SYSCALL, task, number, arguments)
@@ -134,9 +138,17 @@ class NotifyPlatform(PtracePlatform):
                 self._pending.append(event)
                 self._wake_poller()
 
+    def report_stop(self, task: NotifyTask, status: int) -> None:
+        """Queue what a task reported when it was waited for by name."""
+        event = self._classify(task, status)
+        if event is not None:
+            self._pending.append(event)
+            self._wake_poller()
+
     def _classify(self, task: PtraceTask, status: int) -> Event | None:
+        assert isinstance(task, NotifyTask)
+        task.landed()
         if status == _STATUS_SECCOMP:
-            assert isinstance(task, NotifyTask)
             self.running.pop(task.host_tid, None)
             return task.stopped_at_call()
         return super()._classify(task, status)

@@ -17,10 +17,10 @@ Calls are *deferred* when the host can make the guest's own.  munmap, mprotect a
 call says are answered CONTINUE: no pointers are involved, and the range was checked.  For an anonymous mmap, the
 address that we chose and MAP_FIXED are put into the registers at the seccomp stop, and the call returns through a
 trampoline in the stub page, which puts back what the guest had there; rcx and r11, which a system call destroys, hold
-it meanwhile.  So one stop does.  But another thread of the guest could map something there before the host comes to it,
-so this is only for a task that has its address space for itself.  Such a call cannot fail on the host but for want of
-kernel memory (see ``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong
-about that range.
+it meanwhile.  So one stop does.  Where several tasks share memory such a call is in flight until the next is heard of
+its task, and ``NotifySpace`` keeps the host's order to ours.  It cannot fail on the host but for want of kernel memory
+(see ``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong about that
+range.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from .seed import TRAMPOLINE, KeyedTracee
 if TYPE_CHECKING:
     from ..ptrace.space import PtraceSpace
     from .platform import NotifyPlatform
+    from .space import NotifySpace
 
 __all__ = ["NotifyTask"]
 
@@ -83,6 +84,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
 
     resume_request = PTRACE_CONT
     _platform: NotifyPlatform
+    space: NotifySpace
 
     def __init__(
         self,
@@ -212,6 +214,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         """Something other than the expected answer comes: make the call now."""
         deferred, self._deferred = self._deferred, None
         assert deferred is not None
+        self.landed()
         self._host_call(*deferred)
 
     def _make_mapping(self) -> None:
@@ -225,6 +228,30 @@ class NotifyTask(KeyedTracee, PtraceTask):
             if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
                 raise self.lost()
         self._run()
+
+    def _put_off(self, *call: int) -> None:
+        """Defer *call*: its number, the start of its range, its length, and so on."""
+        self._deferred = call
+        if self.space.is_shared:
+            self.space.in_flight[self] = (call[1], call[1] + call[2])
+
+    def landed(self) -> None:
+        """Something was heard of it: the host has made its call."""
+        self.space.in_flight.pop(self, None)
+
+    def halt(self) -> None:
+        """Have the call that is in flight made; what the task does next is reported as ever."""
+        if self._deferred is not None:
+            self._know_registers()
+            return
+        self._platform.drain()
+        if self.host_tid in self._platform.running:
+            super().interrupt()
+            self._platform.report_stop(self, os.waitpid(self.host_tid, WALL)[1])
+
+    def buried(self) -> None:
+        self.landed()
+        super().buried()
 
     def _leave_trampoline(self) -> None:
         """Do what is left of the trampoline: it is no place that a guest is ever at."""
@@ -266,6 +293,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
     # -- memory -------------------------------------------------------------------------------------------------
 
     def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+        if self.space.in_flight:
+            self.space.settle(self, address, address + length)
         if host_fd >= 0 or not self._defer_mapping(address, length, prot, flags):
             super().mmap(address, length, prot, flags, host_fd, offset)
 
@@ -273,7 +302,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         """Leave an anonymous mmap to the host, as ``_defer``."""
         if not self.at_call or self._number != _MMAP or self._stale or self._deferred is not None:
             return False
-        if self.space.is_shared or length > _MOST_DEFERRED or not self._platform.defers:
+        if length > _MOST_DEFERRED or not self._platform.defers:
             return False
         hint, wanted, as_prot, as_flags = self._args[:4]
         if -(-wanted // _PAGE) * _PAGE != length or as_prot != prot:
@@ -281,7 +310,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags | _MAP_FIXED or as_flags & _MAP_FIXED and hint != address:
             return False
         check_range(address, length)
-        self._deferred = (_MMAP, address, length, prot, flags | _MAP_FIXED, 0xFFFF_FFFF, 0)
+        self._put_off(_MMAP, address, length, prot, flags | _MAP_FIXED, 0xFFFF_FFFF, 0)
         return True
 
     def munmap(self, address: int, length: int) -> None:
@@ -298,7 +327,9 @@ class NotifyTask(KeyedTracee, PtraceTask):
 
     def _defer(self, number: int, address: int, length: int, *rest: int) -> bool:
         """Leave a call to the host if it is the pending one and nobody can come between."""
-        if self._notification is None or self._number != number or self._deferred is not None or self.space.is_shared:
+        if self.space.in_flight:
+            self.space.settle(self, address, address + length)
+        if self._notification is None or self._number != number or self._deferred is not None:
             return False
         if not self._platform.defers:
             return False
@@ -306,5 +337,15 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if args[0] != address or -(-args[1] // _PAGE) * _PAGE != length or args[2 : 2 + len(rest)] != rest:
             return False
         check_range(address, length)
-        self._deferred = (number, address, length, *rest)
+        self._put_off(number, address, length, *rest)
         return True
+
+    def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:
+        if self.space.in_flight:
+            self.space.settle(self)
+        super().mremap(old, old_length, new, new_length)
+
+    def clone(self, *, share_memory: bool) -> PtraceTask:
+        if self.space.in_flight and not share_memory:
+            self.space.settle(self)
+        return super().clone(share_memory=share_memory)

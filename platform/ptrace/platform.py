@@ -82,6 +82,7 @@ class PtracePlatform(Platform):
         "allows ptrace, and a worker that did not make itself undumpable before"
     )
     task_type: type[PtraceTask] = PtraceTask
+    space_type: type[PtraceSpace] = PtraceSpace
     shelf: Shelf
     placement: Placement
     xstate_size: int
@@ -170,10 +171,9 @@ class PtracePlatform(Platform):
         task = self._tasks[tid] = self.task_type(self, tid, parent.cpus, space, registers)
         return task
 
-    @staticmethod
-    def _open_space(tid: int) -> PtraceSpace:
+    def _open_space(self, tid: int) -> PtraceSpace:
         try:
-            return PtraceSpace(tid)
+            return self.space_type(tid)
         except OSError:  # out of descriptors: nobody would know of this process
             end(tid)
             raise

@@ -335,16 +335,43 @@ def test_rest_of_the_trampoline_is_done_for_whoever_looks(platform: NotifyPlatfo
         assert (registers.rip, registers.r10, registers.rdi) == (CODE, r10, rdi)
 
 
-def test_nothing_is_deferred_in_shared_memory(platform: NotifyPlatform, driver: Driver) -> None:
-    """Another thread could map something there before the host comes to it."""
+def test_calls_in_flight_keep_their_order(platform: NotifyPlatform, driver: Driver) -> None:
+    """A thread's munmap is left to the host; whoever maps there next does so after it, and a fork copies neither."""
+    for rounds in range(100):
+        task = platform.create_task()
+        driver.run(task, call(GETPPID) + call(MUNMAP, DATA, PAGE) + SPIN)
+        other = task.clone(share_memory=True)
+        task.resume_with(0)
+        event = driver.event(task)
+        task.munmap(*event.args[:2])
+        task.resume_with(0)
+        if rounds % 2:
+            other.mmap(DATA, PAGE, PROT_READ | PROT_WRITE, PRIVATE)
+            task.kill()
+            assert other.space.write(DATA, b"mapped") == 6
+        else:
+            child = other.clone(share_memory=False)
+            with pytest.raises(OSError, match="Bad address"):
+                child.space.read(DATA, 1)
+            child.kill()
+            task.kill()
+        other.kill()
+
+
+def test_a_task_that_was_waited_for_goes_on(platform: NotifyPlatform, driver: Driver) -> None:
+    """Whatever it did behind the call in flight is reported once."""
     task = platform.create_task()
-    event = driver.run(task, call(MUNMAP, DATA, PAGE) + TELL)
-    task.clone(share_memory=True)
-    task.munmap(*event.args[:2])
-    with pytest.raises(OSError, match="Bad address"):
-        task.space.read(DATA, 1)
+    driver.run(task, call(GETPPID) + call(MUNMAP, DATA, PAGE) + TELL)
+    other = task.clone(share_memory=True)
     task.resume_with(0)
-    assert driver.event(task).args[0] == 0
+    event = driver.event(task)
+    task.munmap(*event.args[:2])
+    task.resume_with(0)
+    other.mmap(DATA, PAGE, PROT_READ, PRIVATE)
+    while (event := driver.event(task)).kind is EventKind.STOPPED:
+        task.resume()
+    assert (event.number, event.args[0]) == (EXIT, 0)
+    assert driver.quiet()
 
 
 # -- the key ----------------------------------------------------------------------------------------------------
