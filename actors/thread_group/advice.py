@@ -119,10 +119,27 @@ def advise(task: Task, start: int, length: int, advice: int) -> None:
     if end == start:
         return
     memory = task.memory
-    for vma in memory.vmas.overlapping(start, min(end, GUEST_TOP)):
+    there = memory.vmas.overlapping(start, min(end, GUEST_TOP))
+    if advice == MADV_DONTNEED and _discard_at_once(task, there, start, end):
+        return
+    for vma in there:
         _advise_one(task, vma, max(vma.start, start), min(vma.end, end), advice)
     if not memory.vmas.covers(start, end):
         raise _error(ENOMEM)
+
+
+def _discard_at_once(task: Task, there: list[Vma], start: int, end: int) -> bool:
+    """Discard a range without holes, all of which may go, by the one host call that is the guest's own."""
+    reached = start
+    for vma in there:
+        if vma.start > reached or vma.flags & (VM_PFNMAP | VM_LOCKED):
+            return False
+        reached = vma.end
+    if reached < end:
+        return False
+    task.memory.discard_restored(task, start, end)
+    task.host.madvise(start, end - start, MADV_DONTNEED)
+    return True
 
 
 def _advise_one(task: Task, vma: Vma, start: int, end: int, advice: int) -> None:

@@ -56,6 +56,8 @@ _MOST_DYING: Final = 64
 _SWEEP_EVERY: Final = 1024
 
 _CLD_TRAPPED: Final = 4
+#: That, and CLD_STOPPED: of a stop by PTRACE_INTERRUPT.
+_CLD_STOPS: Final = (_CLD_TRAPPED, 5)
 _SYS_SECCOMP_CODE: Final = 1
 #: Length of int 0x80, sysenter and syscall alike.
 _ENTRY_LENGTH: Final = 2
@@ -254,7 +256,7 @@ class PtracePlatform(Platform):
             code, pid = _unpack_signal(os.read(self._signal_fd, _SIGNALFD_SIGINFO_SIZE))
         except BlockingIOError:
             return
-        if code != _CLD_TRAPPED or pid not in self._tasks:
+        if code not in _CLD_STOPS or pid not in self._tasks:
             self._wake_poller()
 
     def _wake_poller(self) -> None:
