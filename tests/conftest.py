@@ -1,7 +1,8 @@
-"""What all tests share: on which platforms those that run guests run them."""
+"""What all tests share: on which platforms those that run guests run them, and how signals stand."""
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the caller choose, where a host allows only one of them."""
     parser.addoption("--platforms", default="notify,ptrace", help="platforms to test, separated by commas")
+
+
+def pytest_configure() -> None:
+    """Handle signals as a program in the foreground does: a shell ignores some for one in the background.
+
+    What is ignored is inherited by the programs that run natively, but not by those in sandboxes.
+    """
+    for signo, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(signo) is signal.SIG_IGN:
+            signal.signal(signo, handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
