@@ -14,6 +14,7 @@ import contextlib
 import os
 import stat
 from errno import EACCES, ENOENT, ENOTDIR
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...config.logging import get_logger
@@ -111,6 +112,7 @@ def _replace(task: Task, program: Program, owner: _Owner) -> None:
     old_host.kill()
     old_memory.drop(group)
     if loaded:
+        task.worker.node.loop.call_soon(partial(task.worker.templates.prepare, template))
         exits.release_vfork_parent(task)
         command = program.name[:_COMMAND_BYTES].decode(errors="replace")
         log.info("program started", actor=group.address, tgid=group.pid, command=command)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from errno import E2BIG
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -114,11 +115,7 @@ def _join(strings: Sequence[bytes]) -> bytes:
 
 
 def _addresses(start: int, strings: Sequence[bytes]) -> list[int]:
-    addresses = []
-    for string in strings:
-        addresses.append(start)
-        start += len(string) + 1
-    return addresses
+    return list(accumulate((len(string) + 1 for string in strings), initial=start))[:-1]
 
 
 def _auxiliary(vector: Sequence[tuple[int, int]], places: dict[int, int]) -> bytes:

@@ -152,6 +152,8 @@ class SignalHandlers:
     def reset(self, *, keep_ignored: bool) -> None:
         """Set every signal to its default action; ignored ones stay so if told (flush_signal_handlers)."""
         for signo, action in enumerate(self._actions):
+            if action is _DEFAULT:
+                continue
             ignored = keep_ignored and action.handler == SIG_IGN
             self._actions[signo] = Sigaction(handler=SIG_IGN) if ignored else _DEFAULT
 

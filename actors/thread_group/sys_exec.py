@@ -9,6 +9,7 @@ import os
 import struct
 from errno import E2BIG, EFAULT, EINVAL, ENOENT
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from . import exec_
@@ -27,6 +28,8 @@ _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
 #: One string, with its NUL.
 _MAX_ARG_STRLEN: Final = 131072
+#: Fewer strings are read one by one.
+_FEW_STRINGS: Final = 4
 #: Arguments and environment together: three quarters of the default stack limit.
 _MOST_BYTES: Final = 6 << 20
 
@@ -81,7 +84,23 @@ class _StringReader:
 
     def vector(self, address: int) -> list[bytes]:
         """Return the strings of a NULL-terminated array of pointers; none when the array itself is NULL."""
-        return [self.string(pointer) for pointer in self._pointers(address)] if address else []
+        pointers = self._pointers(address) if address else []
+        return self._neighbours(pointers) or [self.string(pointer) for pointer in pointers]
+
+    def _neighbours(self, pointers: list[int]) -> list[bytes] | None:
+        """Return strings that lie one behind the other, as execve itself lays them out, by one copy; else None."""
+        if len(pointers) < _FEW_STRINGS or not 0 < pointers[-1] - pointers[0] < _MAX_ARG_STRLEN:
+            return None
+        length = pointers[-1] - pointers[0]
+        try:
+            data = self._memory.read(pointers[0], length)
+        except OSError:
+            return None
+        strings = data.split(b"\0")
+        if strings.pop() or pointers != list(accumulate((len(s) + 1 for s in strings), initial=pointers[0])):
+            return None
+        self._left -= length
+        return [*strings, self.string(pointers[-1])]
 
     def _pointers(self, address: int) -> list[int]:
         pointers: list[int] = []

@@ -68,21 +68,22 @@ def rt_sigaction(task: Task, signo: S32, new: Address, old: Address, size: U64) 
     before = handlers[signo]
     if wanted is not None:
         handler, flags, restorer, mask = wanted
+        disposition = handlers.child_disposition() if signo == si.SIGCHLD else None
         handlers[signo] = Sigaction(handler, flags & _SA_KNOWN, restorer, mask & ~si.UNBLOCKABLE)
-        _action_changed(task.group, signo)
+        _forget_ignored(task.group, signo)
+        if disposition is not None and disposition != handlers.child_disposition():
+            signals.tell_child_disposition(task.group)
     if old:
         task.memory.write(old, _SIGACTION.pack(*before))
     return 0
 
 
-def _action_changed(group: ThreadGroup, signo: int) -> None:
+def _forget_ignored(group: ThreadGroup, signo: int) -> None:
     """An ignored signal is taken out of the queues, even if it is blocked (POSIX)."""
     if group.signals.handlers.ignores(signo):
         group.signals.pending.discard(si.bit(signo))
         for task in group.tasks.values():
             task.pending.discard(si.bit(signo))
-    if signo == si.SIGCHLD:
-        signals.tell_child_disposition(group)
 
 
 @syscall(131)

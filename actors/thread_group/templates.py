@@ -6,6 +6,8 @@ written and before it runs; the host copies on write, so a template stays as it 
 resumed, and counts no references: each execve brings its own open files, and a file that is no longer the same by its
 host inode, size and times has another key.
 
+The clone for the next execve is made while the program of the last one runs.
+
 What a program gets this way has the addresses of the template.  So one serves a limited number of times, then the next
 execve chooses new addresses; the place of the heap, the stack's contents and the random bytes are each execve's own.
 A program that gives more rights than its caller has (AT_SECURE) never shares its addresses with one that it must fear.
@@ -13,6 +15,7 @@ A program that gives more rights than its caller has (AT_SECURE) never shares it
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -23,7 +26,7 @@ from .limits import RLIM_INFINITY, Resource
 from .vma import Vma
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from ...platform.interface import HostTask, Platform
     from .loader import Layout, Program
@@ -73,6 +76,31 @@ def key_of(task: Task, program: Program) -> Hashable | None:
     return program.identity, task.memory.personality, stack, loader.stack_length(program, stack)
 
 
+class _Spare:
+    """One host task made ahead of its use, while the guest runs."""
+
+    def __init__(self, make: Callable[[], HostTask]) -> None:
+        self._make = make
+        self._host: HostTask | None = None
+
+    def take(self) -> HostTask:
+        """Return the one that is ready, unless it died, or make one. OSError, HostTaskDied."""
+        host, self._host = self._host, None
+        return host if host is not None and host.host_tid >= 0 else self._make()
+
+    def prepare(self) -> None:
+        """Have one ready; a refusal of the host shows when one is needed."""
+        if self._host is None:
+            with contextlib.suppress(OSError, HostTaskDied):
+                self._host = self._make()
+
+    def end(self) -> None:
+        """Give it up."""
+        if self._host is not None:
+            self._host.kill()
+            self._host = None
+
+
 class Template:
     """One parked address space, and what the loader and the list of mappings know of it."""
 
@@ -87,6 +115,25 @@ class Template:
         #: How often it may serve still.
         self.left = EXECS_PER_TEMPLATE
         self.host: HostTask = task.host.clone(share_memory=False)
+        self._spare = _Spare(self._clone)
+
+    def _clone(self) -> HostTask:
+        return self.host.clone(share_memory=False)
+
+    def new_host(self) -> HostTask:
+        """Return a clone. OSError, HostTaskDied."""
+        return self._spare.take()
+
+    def prepare(self) -> None:
+        """Make the clone for the next time."""
+        if self.left:
+            self._spare.prepare()
+
+    def end(self) -> None:
+        """Nobody needs it any more."""
+        self.left = 0
+        self._spare.end()
+        self.host.kill()
 
     def fill(self, memory: MemoryManager, program: Program) -> Layout:
         """Enter into the *memory* of a clone what is mapped there."""
@@ -103,7 +150,7 @@ class Templates:
     """The templates of one worker."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+        self._empty = _Spare(platform.create_task)
         #: Least recently used first.
         self._templates: OrderedDict[Hashable, Template] = OrderedDict()
         #: What was loaded once and may be loaded again.
@@ -114,15 +161,23 @@ class Templates:
         template = self._templates.get(key) if key is not None else None
         if template is not None:
             self._templates.move_to_end(key)
-            template.left -= 1
             try:
-                return template.host.clone(share_memory=False), template
+                host = template.new_host()
             except HostTaskDied:
-                template.left = 0
-            finally:
+                self._drop(key)
+            else:
+                template.left -= 1
                 if not template.left:
                     self._drop(key)
-        return self._platform.create_task(), None
+                return host, template
+        return self._empty.take(), None
+
+    def prepare(self, template: Template | None) -> None:
+        """An execve has used a host task, of *template* if it had one: make the next one ready."""
+        if template is not None:
+            template.prepare()
+        else:
+            self._empty.prepare()
 
     def loaded(self, key: Hashable | None, task: Task, program: Program, layout: Layout) -> None:
         """*task* has mapped everything by itself: keep a template of it if it is not the first to do so."""
@@ -138,4 +193,4 @@ class Templates:
         self._templates[key] = Template(task, program, layout)
 
     def _drop(self, key: Hashable) -> None:
-        self._templates.pop(key).host.kill()
+        self._templates.pop(key).end()
