@@ -28,7 +28,7 @@ PEER_PACKAGES := bubblewrap proot runsc strace
 # Tests that start a platform in pytest's own process.
 ALONE := tests/platform tests/thread_group
 
-.PHONY: help run test lint format typecheck bench results peers golden vdso setup setup-dev setup-bench clean
+.PHONY: help run test test-alone lint format typecheck bench results peers golden vdso setup setup-dev setup-bench clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ run: setup ## run CMD in a sandbox: make run CMD="python3 -c 'print(6*7)'"
 
 test: setup-dev ## run every test; ARGS goes to pytest: make test ARGS="-k pipes"
 # The platform takes SIGCHLD through a descriptor, which the threads of pytest's workers would get in the way of.
-	$(if $(ARGS),,$(BIN)/pytest $(ALONE))
+	$(if $(ARGS),,$(MAKE) test-alone)
 	$(BIN)/pytest -n auto $(or $(ARGS),$(addprefix --ignore ,$(ALONE)))
+
+test-alone: setup-dev ## run the tests that start platforms themselves
+	$(BIN)/pytest $(ALONE)
 
 lint: setup-dev ## check style and format
 	$(BIN)/ruff check .

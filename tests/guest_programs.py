@@ -14,7 +14,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-__all__ = ["SOURCES", "compiled"]
+__all__ = ["AS_CALLER", "SOURCES", "compiled"]
+
+#: Options of ``greenroom run``: who natively is not root is to be the same user in the sandbox, where everybody may be.
+AS_CALLER = () if os.geteuid() == 0 else ("--user", f"{os.geteuid()}:{os.getegid()}")
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 

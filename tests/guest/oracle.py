@@ -8,12 +8,13 @@ in the sandbox its /tmp.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from guest_programs import AS_CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,8 +42,6 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TZ": "UTC",
 }
-#: Who natively is not root is to be the same user in the sandbox, where everybody may be root.
-AS_CALLER = () if os.geteuid() == 0 else ("--user", f"{os.geteuid()}:{os.getegid()}")
 #: Seconds for one program: it is over in less than one, but both cores of a small machine may be busy with others.
 TIMEOUT = 60.0
 

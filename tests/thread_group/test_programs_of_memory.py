@@ -5,19 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from guest_programs import compiled
+from guest_programs import AS_CALLER, compiled
+
+if TYPE_CHECKING:
+    from greenroom.platform.ptrace.platform import PtracePlatform
 
 _GREENROOM = Path(sys.executable).with_name("greenroom")
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 @pytest.mark.parametrize("name", ["conform_exec", "conform_mm"])
-def test_program_prints_what_it_prints_natively(name: str, tmp_path: Path) -> None:
+def test_program_prints_what_it_prints_natively(name: str, make_platform: type[PtracePlatform], tmp_path: Path) -> None:
     program = compiled(name)
     native = _run([program], tmp_path)
-    ours = _run([_GREENROOM, "run", "--cwd", "/tmp", "--", program], tmp_path)
+    options = ("--platform", make_platform.name, *AS_CALLER)
+    ours = _run([_GREENROOM, "run", "--cwd", "/tmp", *options, "--", program], tmp_path)
     assert ours.stdout.splitlines() == native.stdout.splitlines()
     assert ours.stderr == native.stderr
 
