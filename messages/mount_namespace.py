@@ -417,6 +417,8 @@ class DirectoryEntries(Message):
     entries: bytes
     #: Position to continue from.
     offset: int
+    #: Nothing is behind it.
+    end: bool
 
 
 @message(tag=0x613, receiver="mount_namespace", mode=Mode.ASK, reply=DirectoryEntries)

@@ -63,6 +63,7 @@ def _fitting(handle: Handle, offset: int, max_bytes: int) -> DirectoryEntries:
     children = handle.dentry.children
     only_children = handle.dentry.inode.fs.in_memory and handle.dentry.inode.lower is None
     entries: list[bytes] = []
+    end = True
     for position in range(offset, len(listing)):
         name, ino, kind = listing[position]
         if position > 1 and (only_children or name in children):
@@ -74,7 +75,8 @@ def _fitting(handle: Handle, offset: int, max_bytes: int) -> DirectoryEntries:
         if max_bytes < 0:
             if not entries:
                 fail(EINVAL)
+            end = False
             break
         entries.append(entry)
         offset = position + 1
-    return DirectoryEntries(entries=b"".join(entries), offset=offset)
+    return DirectoryEntries(entries=b"".join(entries), offset=offset, end=end)

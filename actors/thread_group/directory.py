@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .task import Task
     from .worker import Worker
 
-__all__ = ["DescriptorDirectory", "Directory", "PathFile"]
+__all__ = ["IN_ACCESS", "DescriptorDirectory", "Directory", "PathFile"]
+
+IN_ACCESS: Final = 1
 
 #: Inode numbers of the names in /proc/PID/fd; nobody compares them.
 _DESCRIPTOR_INO: Final = 1 << 40
@@ -31,7 +33,7 @@ _DESCRIPTOR_INO: Final = 1 << 40
 class Directory(OpenFile):
     """A directory that was opened for reading."""
 
-    __slots__ = ("offset",)
+    __slots__ = ("end", "offset", "watched")
     kind: ClassVar[str] = "directory"
     seekable: ClassVar[bool] = True
 
@@ -39,6 +41,10 @@ class Directory(OpenFile):
         super().__init__(worker, identity, flags)
         #: Position of the next entry.
         self.offset = 0
+        #: Position behind which there was nothing when it was read last, -1: unknown.
+        self.end = -1
+        #: IN_ACCESS, if somebody watches: every reading must then be told of.
+        self.watched = 0
 
     def entries(self, task: Task, max_bytes: int) -> Asking:
         """Return the next DirectoryEntries that fit; the caller moves ``offset``. ENOENT, EINVAL."""
@@ -112,7 +118,8 @@ def _fitting(listed: list[tuple[int, bytes, int]], max_bytes: int, offset: int) 
             break
         entries.append(entry)
         offset = position + 1
-    return DirectoryEntries(entries=b"".join(entries), offset=offset)
+    # What is open behind the last may come while it is read.
+    return DirectoryEntries(entries=b"".join(entries), offset=offset, end=False)
 
 
 class PathFile(OpenFile):

@@ -159,7 +159,9 @@ def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFil
     if kind == stat.S_IFDIR:
         if opened.proc_file:
             return DescriptorDirectory(worker, identity, flags, opened.proc_pid, opened.proc_file)
-        return Directory(worker, identity, flags)
+        directory = Directory(worker, identity, flags)
+        directory.watched = opened.watched
+        return directory
     if kind == stat.S_IFCHR:
         return _character_device(task, identity, flags)
     if kind != stat.S_IFREG:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...messages.mount_namespace import Credentials, Open, ReleaseHandle
 from ..runtime.actor import Ask, Refused
 from .device import DEVICES, NullDevice
-from .directory import DescriptorDirectory, Directory, PathFile
+from .directory import IN_ACCESS, DescriptorDirectory, Directory, PathFile
 from .epoll_file import EpollFile
 from .event_file import EventFile
 from .guest_clocks import ClockKey
@@ -341,6 +341,7 @@ def _make_device(loader: FilesLoader, state: dict[str, Any], identity: Identity)
 def _make_directory(loader: FilesLoader, state: dict[str, Any], identity: Identity) -> OpenFile:
     directory = Directory(loader.worker, identity, state["flags"])
     directory.offset = state["position"]
+    directory.watched = IN_ACCESS  # for all that is known here
     return directory
 
 

@@ -391,21 +391,30 @@ _DIRENT: Final = struct.Struct("<QqH")
 
 
 @syscall(217)
-def getdents64(task: Task, fd: S32, buffer: Address, size: U32) -> Asking:
+def getdents64(task: Task, fd: S32, buffer: Address, size: U32) -> Any:
     """getdents64(2): the next entries of a directory. EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR."""
     return _getdents(task, fd, buffer, size, bytes)
 
 
 @syscall(78)
-def getdents(task: Task, fd: S32, buffer: Address, size: U32) -> Asking:
+def getdents(task: Task, fd: S32, buffer: Address, size: U32) -> Any:
     """getdents(2): as getdents64, in the old format. EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR."""
     return _getdents(task, fd, buffer, size, _in_old_format)
 
 
-def _getdents(task: Task, fd: int, buffer: int, size: int, convert: Callable[[bytes], bytes]) -> Asking:
+def _getdents(task: Task, fd: int, buffer: int, size: int, convert: Callable[[bytes], bytes]) -> Any:
     file = task.group.files.get(fd)
     if not isinstance(file, Directory):
         raise OSError(ENOTDIR, "")
+    if file.offset == file.end and not file.watched:
+        # The last entries came with the word that they are the last: the reading that finds none asks nobody. But once
+        # only: who goes on reading wants to know whether the directory is still there.
+        file.end = -1
+        return 0
+    return _read_entries(task, file, buffer, size, convert)
+
+
+def _read_entries(task: Task, file: Directory, buffer: int, size: int, convert: Callable[[bytes], bytes]) -> Asking:
     file.hold()
     try:
         reply = yield from file.entries(task, min(size, 1 << 20))
@@ -414,6 +423,7 @@ def _getdents(task: Task, fd: int, buffer: int, size: int, convert: Callable[[by
         if reply.entries:
             task.memory.write(buffer, convert(reply.entries))
             file.offset = reply.offset
+            file.end = reply.offset if reply.end else -1
         return len(reply.entries)
     finally:
         file.release()

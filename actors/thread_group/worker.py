@@ -21,6 +21,7 @@ from ..runtime.actor import Actor, handles
 from . import alarm, dispatch, families, file_table, fs_context, ids, save, templates, vdso
 from .actor import ThreadGroup
 from .clocks import GuestClock
+from .directory import Directory
 from .inotify_file import InotifyFile
 from .regular_file import RegularFile
 from .sys_misc import DEFAULT_UTS
@@ -130,7 +131,7 @@ class Worker(Actor):
         """Report from now on what is done to these files."""
         wanted = set(message.handles)
         for file in self.files:
-            if file.handle in wanted and isinstance(file, RegularFile):
+            if file.handle in wanted and isinstance(file, (Directory, RegularFile)):
                 file.watched = message.mask
 
     def new_group(self, serial: int, pid: int) -> ThreadGroup:
