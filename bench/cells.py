@@ -51,6 +51,8 @@ def text(document: Document, row: RowInfo, system: str) -> tuple[str, str]:
     found = cost_ratio(document, row, system)
     if system == NATIVE or found is None:
         return median, ""
+    if found.count == 1:
+        return median, times(found.median)
     return median, f"{times(found.median)} ±{(found.high - found.low) / 2 / found.median * 100:.0f}%"
 
 
