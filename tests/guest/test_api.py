@@ -104,10 +104,11 @@ def test_snapshots_go_on_side_by_side(tmp_path: Path) -> None:
         assert original.run("/bin/cat", "/tmp/state").stdout == b"after\n"
 
 
-def test_sandboxes_are_found_by_name() -> None:
+def test_sandboxes_are_found_by_name(guest_platform: str) -> None:
     name = f"api-{os.getpid()}"
     with Sandbox.create(name=name) as made:
-        assert Sandbox.get(name).info().id == made.id == name
+        info = Sandbox.get(name).info()
+        assert (info.id, info.platform) == (made.id, guest_platform) == (name, guest_platform)
         assert name in [row.id for row in Sandbox.list()]
         assert [row.command for row in made.ps()] == ["init"]
     with pytest.raises(SandboxNotFound):

@@ -108,6 +108,23 @@ def test_python_threads_locks_queues_and_sqlite_go_on(cli: Cli) -> None:
     assert (status, stderr) == (3, b"")
 
 
+def test_a_checkpoint_goes_on_under_the_other_platform(
+    cli: Cli, guest_platform: str, request: pytest.FixtureRequest
+) -> None:
+    others = [name for name in request.config.getoption("platforms").split(",") if name != guest_platform]
+    if not others:
+        pytest.skip("there is no other platform")
+    run = cli.run("/usr/bin/python3", str(SOURCES / "save_restore.py"))
+    before = read_lines(run, 10)
+    cli.save()
+    before += finish(run)[0]
+    after, status, stderr = finish(cli.restore("--platform", others[0]))
+    said = [*before, *after]
+    assert said[:40] == [b"line %d\n" % i for i in range(40)]
+    assert not [line for line in said[40:] if not line.startswith(b"ok ")]
+    assert (status, stderr) == (3, b"")
+
+
 def test_watches_and_their_events_go_on(cli: Cli) -> None:
     run = cli.run("/usr/bin/python3", str(SOURCES / "save_watches.py"))
     assert read_lines(run, 1) == [b"ready\n"]

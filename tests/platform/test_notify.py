@@ -12,6 +12,7 @@ import pytest
 from greenroom.platform.interface import GUEST_TOP, STUB_ADDRESS, EventKind, HostTaskDied
 from greenroom.platform.notify.platform import NotifyPlatform
 from greenroom.platform.notify.seed import TRAMPOLINE
+from greenroom.platform.ptrace.task import PtraceTask
 from guests import (
     CODE,
     DATA,
@@ -30,9 +31,11 @@ from guests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from greenroom.platform.notify.task import NotifyTask
+
+    Operation = Callable[[NotifyTask], object]
 
 MMAP, MPROTECT, MUNMAP, MADVISE, CLONE, FORK, CLOSE = 9, 10, 11, 28, 56, 57, 3
 MASK = (1 << 64) - 1
@@ -74,13 +77,14 @@ def test_registers_in_a_notification_are_those_of_a_system_call(platform: Notify
 
 
 def test_an_answer_after_any_operation_on_a_notification(platform: NotifyPlatform, driver: Driver) -> None:
-    for operation in (
+    operations: tuple[Operation, ...] = (
         lambda task: task.get_xstate(),
         lambda task: task.set_xstate(task.get_xstate()),
         lambda task: task.set_registers(task.get_registers()),
         lambda task: task.mprotect(DATA, PAGE, PROT_READ),
         lambda task: task.clone(share_memory=False).kill(),
-    ):
+    )
+    for operation in operations:
         task = platform.create_task()
         driver.run(task, call(GETPPID) + TELL)
         operation(task)
@@ -129,7 +133,7 @@ def test_registers_of_a_cancelled_call_are_those_before_it(platform: NotifyPlatf
     task.resume()
     # Straight to ptrace's interrupt, as when the notification comes a moment after interrupt() has looked.
     assert select.select([platform.listener], [], [], 10)[0]
-    super(type(task), task).interrupt()
+    PtraceTask.interrupt(task)
     event = driver.event(task)
     if event.kind is EventKind.STOPPED:
         registers = task.get_registers()
@@ -181,7 +185,8 @@ def test_death_in_a_notification(platform: NotifyPlatform, driver: Driver) -> No
 
 
 def test_death_that_only_the_answer_finds(platform: NotifyPlatform, driver: Driver) -> None:
-    for operation in (lambda task: task.resume_with(0), lambda task: task.get_registers()):
+    operations: tuple[Operation, ...] = (lambda task: task.resume_with(0), lambda task: task.get_registers())
+    for operation in operations:
         task = platform.create_task()
         driver.run(task, call(GETPPID))
         os.kill(task.host_tid, signal.SIGKILL)
