@@ -590,7 +590,8 @@ class Supervisor(Actor):
         for process in self._processes.values():
             if not process.dead and not (self._spawner_lost and process.pid == 0):
                 return
-            if process.status is None and not self._spawner_lost:
+            # How it ended is part of the reason only of a failure; otherwise nobody waits until it has been reaped.
+            if process.status is None and self._cause == "failed" and not self._spawner_lost:
                 return
         self._finish()
 
@@ -608,16 +609,19 @@ class Supervisor(Actor):
         self.node.loop.call_soon(self._leave)
 
     def _leave(self) -> None:
-        """Let go of the node; a turn later, because messages of it may have brought us here."""
-        self.stop()
-        self.node.close()
-        remove_tree(self._directory)
+        """Let go of the node; a turn later, because messages of it may have brought us here.
+
+        Whoever waits is answered first: no guest code runs any more, and the rest takes a millisecond.
+        """
         self._host.sandbox_ended(self)
         for answers in self._process_waiters.values():
             for answer in answers:
                 answer(self._unfinished())
         for answer in self._end_waiters:
             answer(self.end_report)
+        self.stop()
+        self.node.close()
+        remove_tree(self._directory)
 
     def _unfinished(self) -> Message:
         """Answer a wait for a program that did not end before its sandbox did."""
