@@ -223,12 +223,12 @@ def _making(cls: type, names: list[str], variables: list[str]) -> list[str]:
 def _value(name: str, kind: Any, scope: dict[str, Any]) -> str:
     """Return the expression of one field in the tuple that is packed, with its comma."""
     if isinstance(kind, type) and issubclass(kind, PackedRecord):
-        scope["packed"] = packed
+        scope["packed"] = _packed
         return f"packed(it.{name}), "
     return f"it.{name}, "
 
 
-def packed(it: PackedRecord) -> bytes:
+def _packed(it: PackedRecord) -> bytes:
     """Return what *it* travels as; equal bytes mean equal records."""
     try:
         return it.packed
@@ -258,7 +258,7 @@ def _unpacker(cls: type[PackedRecord]) -> _Converter:
 
 def _encode_record(value: Any) -> Any:
     if isinstance(value, PackedRecord):
-        return packed(value)
+        return _packed(value)
     if isinstance(value, Record):
         return _codec_of(type(value)).values(value)
     raise TypeError(f"{type(value).__name__} cannot be in a message")

@@ -12,7 +12,6 @@ from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EROFS
 from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_CACHED_DENTRIES, MAX_KNOWN_PATHS
-from ...messages.codec import packed
 from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, SpaceGranted, StatusReply
 from .checking import check_tree
 from .dev import DevPts
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Tree", "status_reply"]
 
 _FORMAT = 0o170000
+_SLASH = ord("/")
 _PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
@@ -101,7 +101,7 @@ class Tree:
         self.hostname = "greenroom"
         #: Where walks have ended that would end there again, by all that they depend on (Linux's dcache, whole paths at
         #: once). Whatever may change the end of a walk clears it; new names do not.
-        self.places: dict[tuple[int, int, bytes, bool, bytes], Place] = {}
+        self.places: dict[tuple[int, int, bytes, bool, int, int, tuple[int, ...], int], Place] = {}
 
     # -- file systems -------------------------------------------------------------------------------------------
 
@@ -190,7 +190,9 @@ class Tree:
         """Return the place that a request names; with an empty path the handle *base* itself."""
         if not path:
             return self.handles.place(base)
-        key = root, base, path, follow, packed(who)
+        # Process and thread ids count only in /proc, whose walks are not remembered.
+        start = root if path[0] == _SLASH else base
+        key = root, start, path, follow, who.fsuid, who.fsgid, who.groups, who.capabilities
         known = self.places.get(key)
         if known is not None:
             return known
