@@ -66,6 +66,8 @@ def end_task(task: Task) -> None:
     if group.memory is not None:
         _tell_waiters(task)
     release_vfork_parent(task)
+    # What it has just reported may be still to be handled, behind the event that has killed it.
+    task.host.owner = None
     task.host.kill()
     del group.tasks[task.tid]
     if last:
