@@ -181,6 +181,8 @@ class Supervisor(Actor):
         self._on_booted = booted
         self._initialise = initialise or self._init_kernel
         self._booting = True
+        for timer in self._timers:
+            timer.cancel()  # its preparation had a limit of its own
         self._after(_START_LIMIT_NS, self._check_start)
         if not self._processes:
             self._make_processes()

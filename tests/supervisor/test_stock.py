@@ -109,6 +109,15 @@ def test_members_that_die_again_and_again_are_not_replaced_until_somebody_asks(s
     fill(stocked, 1)
 
 
+def test_the_limit_of_its_preparation_is_not_that_of_its_start(stocked: TurnedHost) -> None:
+    """A member that is given away late has all the time that others have."""
+    create(stocked)
+    [member] = fill(stocked, 1)
+    [limit] = member._timers
+    create(stocked)
+    assert limit.cancelled
+
+
 def test_a_killed_spawner_of_members_ends_what_came_from_it_and_no_more(stocked: TurnedHost) -> None:
     """The next member has a new one."""
     first = create(stocked, SandboxSpec(name="first"))
