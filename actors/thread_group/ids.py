@@ -36,11 +36,18 @@ class GrantedIds:
         self._requested = False
 
     def take(self) -> GrantedId | None:
-        """Return the next one, or None: then the caller petitions. More are asked for in time."""
+        """Return the next one, or None: then the caller petitions, and calls ``refill`` when it has its answer."""
+        if not self._stock:
+            return None
+        taken = self._stock.popleft()
+        self.refill()
+        return taken
+
+    def refill(self) -> None:
+        """Ask for more if there are few. Never ahead of a petition: ids are to rise in the order of births."""
         if len(self._stock) <= FEW_IDS and not self._requested:
             self._requested = True
             self._worker.tell("task_set", RequestIds(worker=self._number))
-        return self._stock.popleft() if self._stock else None
 
     def give_back(self, granted: GrantedId) -> None:
         """Nothing was born under it."""

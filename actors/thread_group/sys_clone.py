@@ -154,6 +154,7 @@ def _clone(task: Task, birth: _Birth) -> object:
         return _wait_for_vfork(task)
     answer = task.take_answer()
     if answer is not None:
+        task.worker.ids.refill()
         if birth.flags & _F.THREAD:
             return _make_petitioned_thread(task, birth, answer.value)
         return _make_petitioned_process(task, birth, answer)
