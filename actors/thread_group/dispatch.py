@@ -44,16 +44,20 @@ log = get_logger(__name__)
 
 _ENOSYS = -38
 _RESTART_SYSCALL = 219
+# What every call looks at, without a look-up in its enumeration (0.06 us each).
+_SYSCALL = EventKind.SYSCALL
+_RUNNING = RunState.RUNNING
 
 
 def on_event(task: Task, event: Event) -> None:
     """Handle one platform event of a live task."""
-    if event.kind is EventKind.SYSCALL:
+    kind, _host, number, args, siginfo = event
+    if kind is _SYSCALL:
         if task.worker.syscall_log is not None:
             task.worker.syscall_log.entered(task)
-        task.number = event.number
-        task.args = event.args
-        if task.memo and event.number != _RESTART_SYSCALL:
+        task.number = number
+        task.args = args
+        if task.memo and number != _RESTART_SYSCALL:
             # Only restart_syscall goes on from what an interrupted call has left; a hostile thread may have put
             # another call in its place.
             task.memo = {}
@@ -61,16 +65,16 @@ def on_event(task: Task, event: Event) -> None:
             _hold(task, ("syscall",))
             return
         call(task)
-    elif event.kind is EventKind.STOPPED:
+    elif kind is EventKind.STOPPED:
         exit_to_user(task, None)
-    elif event.kind is EventKind.FAULT:
+    elif kind is EventKind.FAULT:
         if task.group.stop_epoch:
-            _hold(task, ("fault", event.siginfo))
+            _hold(task, ("fault", siginfo))
         else:
-            signals.fault(task, event.siginfo)
+            signals.fault(task, siginfo)
             exit_to_user(task, None)
     else:
-        exits.host_task_died(task, event.number)
+        exits.host_task_died(task, number)
 
 
 def call(task: Task) -> None:
@@ -103,10 +107,10 @@ def complete(task: Task, outcome: Any) -> None:
     if type(outcome) is int:
         if task.worker.syscall_log is not None:
             task.worker.syscall_log.left(task, outcome)
-        if task.state is not RunState.RUNNING:
+        if task.state is not _RUNNING:
             if task.state is RunState.DEAD:
                 return  # the call has ended its own process: a signal to itself
-            task.advance(RunState.RUNNING)
+            task.advance(_RUNNING)
         if task.memo:
             _forget_memo(task, outcome)
         if task.work or task.saved_sigmask is not None:

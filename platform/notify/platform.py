@@ -41,6 +41,9 @@ _FD_SYNC_WAKE_UP: Final = 1
 # struct seccomp_notif: id, pid, flags; nr, arch, instruction pointer, six arguments.
 _unpack: Final = struct.Struct("=QI4xi12x6Q").unpack
 _EMPTY: Final = bytes(80)
+_SYSCALL: Final = EventKind.SYSCALL
+#: An Event from its five fields, without the defaults and keywords of its constructor: 0.1 us instead of 0.25.
+_new_event: Final = tuple.__new__
 #: Most notifications that are received at once.
 _MOST: Final = 32
 _SIGTRAP: Final = 5
@@ -112,17 +115,17 @@ class NotifyPlatform(PtracePlatform):
     def _receive(self) -> Event | None:
         """Take the notification that is there."""
         try:
-            notification, tid, number, *args = _unpack(ioctl(self.listener, _NOTIF_RECV, _EMPTY))
+            received = _unpack(ioctl(self.listener, _NOTIF_RECV, _EMPTY))
         except OSError:
             return None  # its task is being killed
-        task: Any = self.running.pop(tid, None)
+        task: Any = self.running.pop(received[1], None)
         if task is None:
             return None
         if task.space.in_flight:
             task.landed()
-        arguments = tuple(args)
-        task.notified(notification, number, arguments)
-        return Event(EventKind.SYSCALL, task, number, arguments)
+        number, arguments = received[2], received[3:]
+        task.notified(received[0], number, arguments)
+        return _new_event(Event, (_SYSCALL, task, number, arguments, b""))
 
     def forget(self, task: PtraceTask) -> None:
         super().forget(task)

@@ -98,6 +98,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         super().__init__(platform, host_tid, cpus, space, registers)
         self.key = platform.key
         self._listener = platform.listener
+        self._running = platform.running
         #: The notification that waits for its answer, and its call; None in a ptrace stop and when running.
         self._notification: int | None = None
         self._number = 0
@@ -174,7 +175,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
             ioctl(self._listener, _NOTIF_SEND, _pack_answer(notification, result, 0, flags))
         except OSError:
             raise HostTaskDied(self.host_tid) from None
-        self._platform.running[self.host_tid] = self
+        self._running[self.host_tid] = self
 
     def _run(self) -> None:
         self.at_call = False
