@@ -64,6 +64,10 @@ def shown_systems(document: Document, group: str) -> list[SystemInfo]:
 def notes(document: Document) -> list[str]:
     """Return what is to be said about cells that are empty or have fewer samples: a line for each system and reason."""
     lines = [f"{system.title}: {system.unavailable}" for system in document.systems if system.unavailable]
+    if not document.complete:
+        lines.append(
+            "the time limit came before the last round's end: a cell that nothing else explains was not reached"
+        )
     for system in document.systems:
         reasons: dict[str, list[str]] = {}
         for row in document.rows:

@@ -99,6 +99,12 @@ def test_empty_cells_are_explained() -> None:
     ]
 
 
+def test_cells_that_were_not_reached_are_explained() -> None:
+    made = document(_RESULTS)
+    made.complete = False
+    assert any("was not reached" in note for note in notes(made))
+
+
 def test_targets_are_judged() -> None:
     verdicts = {(v.target.row, v.target.base): v for v in judge(document(_RESULTS, _UNITS))}
     assert verdicts[_ROW, ""].met is True
