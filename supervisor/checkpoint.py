@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "Checkpoint", "CheckpointWriter", "Part"]
 
 #: Raised whenever the layout or the meaning of a part changes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _MAGIC = b"\x89greenroom\r\n\x1a\n\0\0"
 _TRAILER = struct.Struct("<16sIIQQ16s8x")
