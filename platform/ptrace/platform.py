@@ -260,7 +260,10 @@ class PtracePlatform(Platform):
             self._wake_poller()
 
     def _wake_poller(self) -> None:
-        """Make the signalfd readable: something is left to report."""
+        """Make the signalfd readable: something is left to report.
+
+        Sent to the thread, it has a place of its own beside a SIGCHLD that the host has sent to the process.
+        """
         signal.pthread_kill(threading.get_ident(), signal.SIGCHLD)
 
     def _foreign(self, pid: int, status: int) -> None:

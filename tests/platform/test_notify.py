@@ -114,6 +114,18 @@ def test_interrupt_receives_an_unread_notification(platform: NotifyPlatform, dri
     assert driver.quiet()
 
 
+def test_what_an_interrupt_receives_is_not_lost_to_another_stop(platform: NotifyPlatform, driver: Driver) -> None:
+    """The wake-up for it and the stop's SIGCHLD are not one: ours is sent to the thread, the host's to the process."""
+    one, other = platform.create_task(), platform.create_task()
+    load(one, call(GETPPID) + SPIN)
+    load(other, call(FORK) + SPIN)
+    unread(platform, one)
+    other.resume()
+    os.waitid(os.P_PID, other.host_tid, os.WSTOPPED | os.WNOWAIT | 0x40000000)
+    one.interrupt()
+    assert {driver.event().task, driver.event().task} == {one, other}
+
+
 def test_a_cancelled_notification_is_a_call_not_yet_made(platform: NotifyPlatform, driver: Driver) -> None:
     """A signal from outside takes an unread notification back; the call is made again, once."""
     task = platform.create_task()
