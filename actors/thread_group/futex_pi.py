@@ -42,6 +42,11 @@ def lock(task: Task, futex: Futex, deadline: Deadline | None, *, wait: bool = Tr
         raise OSError(EAGAIN, "")
     futexes.queue(task, [futex], MATCH_ANY)
     task.memo["pi"] = True
+    return _park(task, channel, deadline)
+
+
+def _park(task: Task, channel: Hashable, deadline: Deadline | None) -> object:
+    task.worker.pi_waiters[task] = None
     return futexes.park(task, (channel,), deadline)
 
 
@@ -53,7 +58,7 @@ def _go_on(task: Task, channel: Hashable, deadline: Deadline | None) -> object:
         raise OSError(ETIMEDOUT, "")
     if task.interrupted:
         return ERESTARTNOINTR
-    return futexes.park(task, (channel,), deadline)
+    return _park(task, channel, deadline)
 
 
 def _acquire(task: Task, futex: Futex, taker: Task, channel: Hashable, *, wait: bool = True) -> bool:
@@ -108,10 +113,12 @@ def _hand_over(task: Task, futex: Futex, channel: Hashable, flags: int) -> None:
 
 def hand_over_all(task: Task) -> None:
     """The task dies: locks that others wait for go to the first of them, marked (exit_pi_state_list)."""
-    for group in list(task.worker.groups.values()):
-        for waiter in list(group.tasks.values()):
-            if waiter.state is RunState.BLOCKED and waiter.memo.get("pi"):
-                _inherit(task, waiter)
+    waiters = task.worker.pi_waiters
+    for waiter in list(waiters):
+        if not waiter.memo.get("pi") or waiter.state is RunState.DEAD:
+            del waiters[waiter]
+        elif waiter.state is RunState.BLOCKED:
+            _inherit(task, waiter)
 
 
 def _inherit(dying: Task, waiter: Task) -> None:
@@ -137,7 +144,7 @@ def wait_for_requeue(task: Task, first: Futex, value: int, second: Futex, deadli
         futexes.queue(task, [first], MATCH_ANY)
         task.memo["requeue"] = tuple(second)
         task.memo["pi"] = True
-        return futexes.park(task, (channel,), deadline)
+        return _park(task, channel, deadline)
     if "woken" in task.memo:
         return 0
     if futexes.expired(task, deadline):
@@ -147,7 +154,7 @@ def wait_for_requeue(task: Task, first: Futex, value: int, second: Futex, deadli
         if moved:
             raise OSError(EAGAIN, "")  # Linux cannot restart it either: the caller locks by itself
         return ERESTARTNOINTR
-    return futexes.park(task, (channel_of(task, Futex(*task.memo["futexes"][0])),), deadline)
+    return _park(task, channel_of(task, Futex(*task.memo["futexes"][0])), deadline)
 
 
 def requeue(task: Task, first: Futex, second: Futex, wakes: int, moves: int, expected: int) -> int:

@@ -61,6 +61,8 @@ class Worker(Actor):
         self.syscall_log = SyscallLog.if_wanted()
         #: Alarms that are set, in the order set: they are armed again when the clock changes.
         self.alarms: dict[alarm.Alarm, None] = {}
+        #: Tasks that wait for a lock that the kernel hands over, or did not long ago (see ``futex_pi``).
+        self.pi_waiters: dict[Task, None] = {}
         self._channels: dict[Hashable, list[Task]] = {}
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
