@@ -10,7 +10,7 @@ import pytest
 from documents import document, noisy
 from greenroom.bench.cells import figure, notes, text
 from greenroom.bench.document import BadDocument, Document
-from greenroom.bench.plot import growth_points
+from greenroom.bench.plot import growth_points, write_svg
 from greenroom.bench.tables import MARK, print_results, write_markdown
 from greenroom.bench.targets import TARGETS, judge, slower_than
 from rich.console import Console
@@ -153,9 +153,6 @@ def test_growth_is_found_by_count() -> None:
 
 
 def test_plot_is_a_picture_and_always_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="comes with make bench, and so does what draws")
-    from greenroom.bench.plot import write_svg
-
     made = noisy(1, 5, 3)
     write_svg(made, tmp_path / "a.svg")
     write_svg(made, tmp_path / "b.svg")
