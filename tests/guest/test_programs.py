@@ -164,7 +164,8 @@ def test_sqlite_shell_equals_native(placement: str, tmp_path: Path) -> None:
 
 def test_ps_shows_the_processes_of_the_sandbox(placement: str, tmp_path: Path) -> None:
     """Natively, the same processes are picked out by their parent."""
-    line = "sleep 9 & ps -o stat=,args= --ppid $$ | grep sleep; ps -o ppid= -p $! | grep -cw $$; kill $!"
+    line = "sleep 9 & until grep -q sleep /proc/$!/comm; do :; done; ps -o stat=,args= --ppid $$ >p; grep sleep p; "
+    line += "ps -o ppid= -p $! | grep -cw $$; kill $!"
     check_same(shell(line, normalise=replacing((rb"^([SR])\S* +", rb"\1 "))), placement, tmp_path)
 
 
