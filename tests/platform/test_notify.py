@@ -352,16 +352,22 @@ def test_rest_of_the_trampoline_is_done_for_whoever_looks(platform: NotifyPlatfo
         assert (registers.rip, registers.r10, registers.rdi) == (CODE, r10, rdi)
 
 
+def with_a_munmap_in_flight(platform: NotifyPlatform, driver: Driver, behind: bytes) -> tuple[PtraceTask, PtraceTask]:
+    """Return a task whose munmap of DATA was left to the host and that goes on with *behind*, and a stopped thread."""
+    task = platform.create_task()
+    driver.run(task, call(GETPPID) + call(MUNMAP, DATA, PAGE) + behind)
+    other = task.clone(share_memory=True)
+    task.resume_with(0)
+    event = driver.event(task)
+    task.munmap(*event.args[:2])
+    task.resume_with(0)
+    return task, other
+
+
 def test_calls_in_flight_keep_their_order(platform: NotifyPlatform, driver: Driver) -> None:
     """A thread's munmap is left to the host; whoever maps there next does so after it, and a fork copies neither."""
     for rounds in range(100):
-        task = platform.create_task()
-        driver.run(task, call(GETPPID) + call(MUNMAP, DATA, PAGE) + SPIN)
-        other = task.clone(share_memory=True)
-        task.resume_with(0)
-        event = driver.event(task)
-        task.munmap(*event.args[:2])
-        task.resume_with(0)
+        task, other = with_a_munmap_in_flight(platform, driver, SPIN)
         if rounds % 2:
             other.mmap(DATA, PAGE, PROT_READ | PROT_WRITE, PRIVATE)
             task.kill()
@@ -377,13 +383,7 @@ def test_calls_in_flight_keep_their_order(platform: NotifyPlatform, driver: Driv
 
 def test_a_task_that_was_waited_for_goes_on(platform: NotifyPlatform, driver: Driver) -> None:
     """Whatever it did behind the call in flight is reported once."""
-    task = platform.create_task()
-    driver.run(task, call(GETPPID) + call(MUNMAP, DATA, PAGE) + TELL)
-    other = task.clone(share_memory=True)
-    task.resume_with(0)
-    event = driver.event(task)
-    task.munmap(*event.args[:2])
-    task.resume_with(0)
+    task, other = with_a_munmap_in_flight(platform, driver, TELL)
     other.mmap(DATA, PAGE, PROT_READ, PRIVATE)
     while (event := driver.event(task)).kind is EventKind.STOPPED:
         task.resume()
