@@ -12,8 +12,6 @@ REMEMBERED_RECORDS = 1024
 FRAMES_PER_CALLBACK = 4096
 #: Registers that carry system call arguments on every supported architecture.
 ARGUMENT_COUNT = 6
-#: Platform events that a worker handles in one turn of its loop before it looks at messages and timers again.
-EVENTS_PER_TURN = 256
 #: Nanoseconds that the loop is asked to wait at most: epoll counts 31 bits of ms. Later ones are looked at again.
 MAX_TIMER_NS = 86_400 * 1_000_000_000
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..actors.runtime.descriptors import receive_fds
+from .actor import close_all
 from .commands import read_run
 from .errors import GreenroomError
 from .places import FRONT_SOCKET
@@ -111,7 +112,7 @@ class _Visitor:
         elif self._session is None:
             self._begin(data, fds)
         else:
-            _close(fds)
+            close_all(fds)
             self._session.forward(data[0])
 
     def _begin(self, data: bytes, fds: list[int]) -> None:
@@ -125,7 +126,7 @@ class _Visitor:
             self.leave()
             return
         finally:
-            _close(request)
+            close_all(request)
         for stream, given in enumerate(data):
             if not given:
                 os.close(self._streams[stream])
@@ -161,7 +162,7 @@ class _Visitor:
         self._door.visitors.discard(self)
         self._door.loop.unwatch(self._connection.fileno())
         self._connection.close()
-        _close(self._streams)
+        close_all(self._streams)
         if self._session is not None:
             self._session.abandon("its client has gone")
 
@@ -190,9 +191,3 @@ def _read_request(memory: int, given: bytes, stdin: int) -> tuple[SandboxSpec, C
     around = Surroundings(os.fsdecode(directory) or None, dict(pairs), closed, terminal)
     spec, command = read_run(arguments, around)
     return spec, command, terminal
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        if fd >= 0:
-            os.close(fd)
