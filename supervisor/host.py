@@ -91,10 +91,8 @@ class Host:
         spawner.attach(loop, self._spawner_died)
         #: Sandboxes that are nobody's yet.
         self.stock = Stock(loop, self._make_for_stock, stock_limit)
-        #: The spawner of the stock's members, which has rehearsed on the platform of that name.
-        self._template: Spawner | None = None
-        self._templates: list[Spawner] = []
-        self._rehearsed = ""
+        #: The spawners of the stock's members, by the platform that each has rehearsed on.
+        self._templates: dict[str, Spawner] = {}
         self._control: ControlSocket | None = None
         self._spawner_lost = False
 
@@ -166,14 +164,13 @@ class Host:
 
     def _make_for_stock(self, spec: SandboxSpec) -> Supervisor:
         """Make a sandbox of many, for which there is a spawner of their own that has rehearsed. OSError."""
-        if self._template is None or self._rehearsed != spec.platform:
-            template = self._template = self.spawner.spawn_spawner()
-            template.attach(self.loop, lambda: self._template_died(template))
-            self._templates.append(template)
-            self._rehearsed = spec.platform
+        template = self._templates.get(spec.platform)
+        if template is None:
+            template = self._templates[spec.platform] = self.spawner.spawn_spawner()
+            template.attach(self.loop, lambda: self._template_died(spec.platform))
             if "rehearsal" in self.roles:
                 template.call(self.roles["rehearsal"], spec.platform)
-        return self._make(spec, self._template)
+        return self._make(spec, template)
 
     def boot(self, sandbox: Supervisor, booted: Answer, initialise: Callable[[], Verb] | None = None) -> None:
         """Boot *sandbox*; until *booted* is called the stock is not refilled."""
@@ -364,10 +361,10 @@ class Host:
         self.stock.close()
         self._end_those_of(self.spawner)
 
-    def _template_died(self, template: Spawner) -> None:
-        if self._template is template:
-            self._template = None
+    def _template_died(self, platform: str) -> None:
+        template = self._templates.pop(platform)
         self._end_those_of(template)
+        template.close()
 
     def _end_those_of(self, spawner: Spawner) -> None:
         for sandbox in [*self.sandboxes.values(), *self.stock.members, *self.stock.leaving]:
@@ -385,7 +382,7 @@ class Host:
         if self._control is not None:
             self._control.close()
         self.descriptors.close()
-        for template in self._templates:
+        for template in self._templates.values():
             template.close()
         self.spawner.close()
         self.directory.remove()  # for a spawner that died; it does this otherwise
