@@ -74,8 +74,6 @@ _NAMESPACES = _F.NEWNS | _F.NEWCGROUP | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.
 _CLONE_ARGS = struct.Struct("<11Q")
 _CLONE_ARGS_MIN_BYTES = 64
 _PAGE_BYTES = 4096
-#: A worker counts its own tasks only; with other workers' there may be that many times as many.
-_WORKERS_AT_MOST = 16
 
 
 class _Birth(NamedTuple):
@@ -179,9 +177,11 @@ def _take_id(task: Task, birth: _Birth) -> GrantedId | None:
     if birth.flags & _F.PARENT and not birth.flags & _F.THREAD:
         return None
     limit = _process_limit(task)
-    if limit and sum(len(group.tasks) for group in task.worker.groups.values()) * _WORKERS_AT_MOST >= limit:
+    worker = task.worker
+    # A worker counts its own tasks only: exact where it is alone, else as if each had as many.
+    if limit and sum(len(group.tasks) for group in worker.groups.values()) * worker.node.placement.workers >= limit:
         return None
-    return task.worker.ids.take()
+    return worker.ids.take()
 
 
 def _process_limit(task: Task) -> int:
