@@ -77,7 +77,8 @@ def _micro() -> list[Row]:
         "mmap + touch + munmap": InGuest("mmap-touch"),
         "thread create + join": InGuest("thread"),
         "fork + exit + wait": InGuest("fork"),
-        "vfork + exec + wait, dynamic": InGuest("spawn", ("/bin/true",)),
+        "vfork + exec + wait, dynamic": InGuest("vfork-exec", ("/bin/true",)),
+        "posix_spawn + wait, dynamic": InGuest("spawn", ("/bin/true",)),
     }
     return [Row("micro", name, measure) for name, measure in calls.items()]
 

@@ -234,12 +234,33 @@ static int fork_once(void)
 	return 0;
 }
 
-/* posix_spawn is vfork and exec. The program's output goes nowhere; it has to succeed. */
+static int wait_for_success(pid_t child)
+{
+	int status;
+	TRY(waitpid(child, &status, 0));
+	if (status) {
+		errno = ECHILD;
+		return fail("the program's exit status");
+	}
+	return 0;
+}
+
+static int vfork_exec_once(void)
+{
+	pid_t child = vfork();
+	TRY(child);
+	if (child == 0) {
+		execve(fields[3], fields + 3, environ);
+		_exit(127);
+	}
+	return wait_for_success(child);
+}
+
+/* posix_spawn is vfork and exec, and two calls for each signal. The program's output goes nowhere. */
 static int spawn_once(void)
 {
 	posix_spawn_file_actions_t actions;
 	pid_t child;
-	int status;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
@@ -247,12 +268,7 @@ static int spawn_once(void)
 	posix_spawn_file_actions_destroy(&actions);
 	if (errno)
 		return fail("posix_spawn");
-	TRY(waitpid(child, &status, 0));
-	if (status) {
-		errno = ECHILD;
-		return fail("the program's exit status");
-	}
-	return 0;
+	return wait_for_success(child);
 }
 
 /* -- computing ----------------------------------------------------------------------------------------------------- */
@@ -434,6 +450,7 @@ static const struct operation {
 	{"mmap-touch", mmap_touch_once, NULL, NULL},
 	{"thread", thread_once, NULL, NULL},
 	{"fork", fork_once, NULL, NULL},
+	{"vfork-exec", vfork_exec_once, NULL, NULL},
 	{"spawn", spawn_once, NULL, NULL},
 	{"spin", spin_once, NULL, NULL},
 	{"spin-twice", spin_twice_once, NULL, NULL},

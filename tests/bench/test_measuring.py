@@ -70,9 +70,10 @@ def test_unknown_operation_is_a_failure(native: Session) -> None:
         native.guest().ask("nonsense", 10)
 
 
-def test_a_program_that_fails_is_a_failure(native: Session) -> None:
+@pytest.mark.parametrize("operation", ["spawn", "vfork-exec"])
+def test_a_program_that_fails_is_a_failure(operation: str, native: Session) -> None:
     with pytest.raises(Failure, match="exit status"):
-        InGuest("spawn", ("/bin/false",)).sample(native, 10)
+        InGuest(operation, ("/bin/false",)).sample(native, 10)
 
 
 def test_the_last_complaint_is_the_reason(native: Session) -> None:
