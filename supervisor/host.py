@@ -23,7 +23,7 @@ from .errors import GreenroomError, NameInUse, SandboxEnded, SandboxFailed, Sand
 from .runtime_directory import live_supervisors
 from .spawner import Spawner
 from .state import State
-from .stock import Stock
+from .stock import Shape, Stock
 from .streams import NULL_STREAM
 from .terminal import TerminalHolder
 
@@ -91,8 +91,9 @@ class Host:
         spawner.attach(loop, self._spawner_died)
         #: Sandboxes that are nobody's yet.
         self.stock = Stock(loop, self._make_for_stock, stock_limit)
-        #: The spawners of the stock's members, by the platform that each has rehearsed on.
+        #: The spawners of the stock's members, by the platform that each rehearses on, and those that have done so.
         self._templates: dict[str, Spawner] = {}
+        self._rehearsed: dict[str, Spawner] = {}
         self._control: ControlSocket | None = None
         self._spawner_lost = False
 
@@ -134,13 +135,17 @@ class Host:
             _empty_file(spec.trace)
         self.directory.claim(spec.name)
         try:
-            sandbox = self.stock.take(spec) or self._make(spec, self.spawner)
+            sandbox = self.stock.take(spec) or self._make(spec, self._spawner_for(spec))
         except BaseException:
             self.directory.release(spec.name)
             raise
         sandbox.assign(spec)
         self.sandboxes[spec.name] = sandbox
         return sandbox
+
+    def _spawner_for(self, spec: SandboxSpec) -> Spawner:
+        """Return who makes the processes of a sandbox for itself: whoever has rehearsed takes a third of the time."""
+        return self.spawner if Shape.of(spec) is None else self._rehearsed.get(spec.platform, self.spawner)
 
     def _make(self, spec: SandboxSpec, spawner: Spawner) -> Supervisor:
         """Make the actor, the node and the directory of a sandbox, which need not have a name yet. OSError."""
@@ -164,13 +169,18 @@ class Host:
 
     def _make_for_stock(self, spec: SandboxSpec) -> Supervisor:
         """Make a sandbox of many, for which there is a spawner of their own that has rehearsed. OSError."""
-        template = self._templates.get(spec.platform)
-        if template is None:
-            template = self._templates[spec.platform] = self.spawner.spawn_spawner()
-            template.attach(self.loop, lambda: self._template_died(spec.platform))
-            if "rehearsal" in self.roles:
-                template.call(self.roles["rehearsal"], spec.platform)
-        return self._make(spec, template)
+        return self._make(spec, self._templates.get(spec.platform) or self._make_template(spec.platform))
+
+    def _make_template(self, platform: str) -> Spawner:
+        template = self._templates[platform] = self.spawner.spawn_spawner()
+        template.attach(self.loop, lambda: self._template_died(platform))
+
+        def rehearsed() -> None:
+            self._rehearsed[platform] = template
+
+        if "rehearsal" in self.roles:
+            template.call(self.roles["rehearsal"], platform, rehearsed)
+        return template
 
     def boot(self, sandbox: Supervisor, booted: Answer, initialise: Callable[[], Verb] | None = None) -> None:
         """Boot *sandbox*; until *booted* is called the stock is not refilled."""
@@ -363,6 +373,7 @@ class Host:
 
     def _template_died(self, platform: str) -> None:
         template = self._templates.pop(platform)
+        self._rehearsed.pop(platform, None)
         self._end_those_of(template)
         template.close()
 

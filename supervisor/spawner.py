@@ -90,6 +90,7 @@ class Spawner:
         self._spawned: dict[int, Callable[[int, int], None]] = {}
         self._exited: dict[int, Callable[[int], None]] = {}
         self._lost: Callable[[], None] = lambda: None
+        self._called: Callable[[], None] = lambda: None
         self._loop: Loop | None = None
 
     @classmethod
@@ -127,11 +128,13 @@ class Spawner:
             os.close(null)
         return Spawner(ours)
 
-    def call(self, entry: str, argument: str) -> None:
+    def call(self, entry: str, argument: str, called: Callable[[], None]) -> None:
         """Make the spawner itself call *entry* ("module:function"): what that leaves behind, later children begin with.
 
-        It must have no children yet, because *entry* may wait for any. OSError when the spawner is gone.
+        It must have no children yet, because *entry* may wait for any; *called* is called when it has returned or
+        failed. OSError when the spawner is gone.
         """
+        self._called = called
         self._channel.send(msgpack.packb((0, entry, argument)))
 
     def spawn(
@@ -177,6 +180,8 @@ class Spawner:
         what, number, value = msgpack.unpackb(data)
         if what == "spawned":
             self._spawned.pop(number)(value, fds[0] if fds else -1)
+        elif what == "called":
+            self._called()
         elif number in self._exited:
             self._exited.pop(number)(value)
 
@@ -286,7 +291,7 @@ class _SpawnerProcess:
         number, entry, argument = msgpack.unpackb(data)
         if number == 0:
             self._call(entry, argument)
-            return True
+            return self._report("called", 0, 0)
         try:
             pid, assignments = self._prepare()
             with assignments:
