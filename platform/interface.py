@@ -154,8 +154,21 @@ class HostTask(abc.ABC):
     # -- memory: host calls injected into this stopped host task -------------------------------------------------
 
     @abc.abstractmethod
-    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
-        """Map at exactly *address* (MAP_FIXED is added). *host_fd* is a descriptor of this worker, or -1."""
+    def mmap(
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        flags: int,
+        host_fd: int = -1,
+        offset: int = 0,
+        *,
+        natural: bool = False,
+    ) -> None:
+        """Map at exactly *address* (MAP_FIXED is added). *host_fd* is a descriptor of this worker, or -1.
+
+        *natural* says that *address* is the highest free one below ``Platform.mmap_base``: the host would choose it.
+        """
 
     @abc.abstractmethod
     def munmap(self, address: int, length: int) -> None:
@@ -189,6 +202,8 @@ class Platform(abc.ABC):
 
     #: "ptrace" or "notify".
     name: str
+    #: Below which address the host places mappings, the highest first, when it chooses; 0 when that does not help.
+    mmap_base: int
 
     @abc.abstractmethod
     def start(self) -> None:

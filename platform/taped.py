@@ -96,9 +96,19 @@ class _TapedTask(HostTask):
     def set_xstate(self, area: bytes) -> None:
         self._ask("set_xstate", lambda: self._real.set_xstate(area), area)
 
-    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+    def mmap(
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        flags: int,
+        host_fd: int = -1,
+        offset: int = 0,
+        *,
+        natural: bool = False,
+    ) -> None:
         arguments = (address, length, prot, flags, host_fd, offset)
-        self._ask("mmap", lambda: self._real.mmap(*arguments), *arguments)
+        self._ask("mmap", lambda: self._real.mmap(*arguments, natural=natural), *arguments, natural)
 
     def munmap(self, address: int, length: int) -> None:
         self._ask("munmap", lambda: self._real.munmap(address, length), address, length)
@@ -127,6 +137,7 @@ class TapedPlatform(Platform):
         self.tape = tape
         self._real: Any = real
         self.name = tape.call("platform", "name", (), lambda: self._real.name)
+        self.mmap_base = tape.call("platform", "mmap_base", (), lambda: self._real.mmap_base)
         self._tasks: dict[int, _TapedTask] = {}
         #: Number of each real task, for its events.
         self._numbers: dict[int, int] = {}

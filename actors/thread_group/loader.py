@@ -104,6 +104,7 @@ def map_program(task: Task, program: Program) -> Layout:
     random = _Random(task, memory.personality)
     stack_top = (GUEST_TOP - random.below(_STACK_RANDOM_PAGES, 0) * PAGE_SIZE) & -16
     _choose_layout(task, memory, random)
+    memory.agree_with_host(task)
     _map_stack(task, program, stack_top)
     bias = _program_bias(task, program, random)
     _map_segments(task, program.file, program.elf, bias)

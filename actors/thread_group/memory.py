@@ -68,6 +68,8 @@ MAP_STACK: Final = 0x20000
 MAP_HUGETLB: Final = 0x40000
 MAP_SYNC: Final = 0x80000
 MAP_FIXED_NOREPLACE: Final = 0x100000
+#: Flags that say something about the address.
+_PLACING: Final = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT
 #: The flags that kernels before MAP_SHARED_VALIDATE knew, with the sizes of huge pages.
 _LEGACY_MAP_MASK: Final = 0x0407F9F3 | 0x3F << 26
 
@@ -89,6 +91,8 @@ _STACK_GUARD: Final = 256 * PAGE_SIZE
 #: What a new program's stack has natively (stack_expand and a page of strings).
 _FIRST_STACK_PAGES: Final = 33
 _MAP_32BIT_START, _MAP_32BIT_END = 0x4000_0000, 0x8000_0000
+#: Most that is taken on the host above ``mmap_base``, without memory: what a random base needs.
+_MOST_TAKEN_BYTES: Final = 1 << 41
 
 
 def _error(errno: int, text: str = "") -> OSError:
@@ -154,6 +158,8 @@ class MemoryManager(UserAccess):
         self.personality = 0
         #: Where mappings are placed from, downwards.
         self.mmap_base = GUEST_TOP - (1 << 30)
+        #: The same while the host, when it chooses, would place a mapping where we do; else 0.
+        self.natural_base = 0
         #: Upwards instead (ADDR_COMPAT_LAYOUT, or a stack without limit).
         self.bottom_up = False
         #: VM_* flags of future mappings (mlockall(MCL_FUTURE)).
@@ -196,6 +202,7 @@ class MemoryManager(UserAccess):
         child = MemoryManager(space)
         for name in _INHERITED:
             setattr(child, name, getattr(self, name))
+        child.natural_base = self.natural_base
         child.set_executable(self.executable)
         if any(vma.flags & _NOT_INHERITED for vma in self.vmas):
             child._inherit_some(self.vmas)
@@ -255,6 +262,22 @@ class MemoryManager(UserAccess):
             self._add(vma)
 
     # -- where --------------------------------------------------------------------------------------------------
+
+    def agree_with_host(self, task: Task) -> None:
+        """Have the host choose as we do in this empty memory: all between our base and its own is taken from now on."""
+        base = task.worker.platform.mmap_base
+        if self.bottom_up or not 0 <= base - self.mmap_base <= _MOST_TAKEN_BYTES:
+            return
+        if base > self.mmap_base:
+            flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+            task.host.mmap(self.mmap_base, base - self.mmap_base, 0, flags)
+        self.natural_base = self.mmap_base
+
+    def _freed(self, end: int) -> None:
+        """Something that ended at *end* is unmapped: above our base the host would use the room."""
+        if end > self.mmap_base:
+            self.natural_base = 0
+        self._changed()
 
     def find_gap(self, length: int, *, low: int = MMAP_MIN_ADDR, high: int = 0) -> int:
         """Return the highest free address for *length* bytes below *high* (0: mmap_base). ENOMEM."""
@@ -341,7 +364,8 @@ class MemoryManager(UserAccess):
             raise _error(ENOMEM)
         if prot & VM_READ and self.personality & READ_IMPLIES_EXEC:
             prot |= VM_EXEC
-        address = self._place(task, address, length, flags)
+        hint = address
+        address = self._place(task, hint, length, flags)
         vm_flags = prot & VM_ACCESS | self.future_flags
         if flags & MAP_LOCKED:
             vm_flags |= VM_LOCKED
@@ -353,7 +377,11 @@ class MemoryManager(UserAccess):
         replaces = bool(flags & MAP_FIXED)  # everywhere else the place is free
         replaced = self._mapped_pages(address, address + length) if replaces else 0
         self.check_growth(task, length // PAGE_SIZE - replaced, vm_flags)
-        self._map_now(task, Vma(address, address + length, vm_flags, file, offset if file else 0), flags)
+        natural = not hint and not flags & _PLACING and address < self.natural_base
+        vma = Vma(address, address + length, vm_flags, file, offset if file else 0)
+        self._map_now(task, vma, flags, natural=natural)
+        if flags & MAP_GROWSDOWN:
+            self.natural_base = 0  # the host keeps no guard below this mapping
         return address
 
     def _check_map_locked(self, task: Task, pages: int) -> None:
@@ -366,12 +394,12 @@ class MemoryManager(UserAccess):
         there = self.vmas.overlapping(start, end)
         return sum([min(v.end, end) - max(v.start, start) for v in there]) // PAGE_SIZE
 
-    def _map_now(self, task: Task, vma: Vma, flags: int) -> None:
+    def _map_now(self, task: Task, vma: Vma, flags: int, *, natural: bool) -> None:
         created = None
         if vma.file is None and vma.flags & VM_SHARED:
             created = vma.file = SharedMemory(task.worker.host, vma.end - vma.start)
         try:
-            map_on_host(task, vma, flags & (MAP_POPULATE | MAP_NONBLOCK))
+            map_on_host(task, vma, flags & (MAP_POPULATE | MAP_NONBLOCK), natural=natural)
         except OSError:
             if created is not None:
                 created.release()
@@ -444,7 +472,7 @@ class MemoryManager(UserAccess):
             raise _error(ENOMEM)
         task.host.munmap(address, end - address)
         self.vmas.cut(address, end)
-        self._changed()
+        self._freed(end)
 
     # -- mprotect -----------------------------------------------------------------------------------------------
 
@@ -490,7 +518,7 @@ class MemoryManager(UserAccess):
             if new < old:
                 task.host.munmap(new, old - new)
                 self.vmas.cut(new, old)
-                self._changed()
+                self._freed(old)
             elif new > old:
                 self._grow_heap(task, old, new)
         except OSError:
@@ -597,7 +625,7 @@ class MemoryManager(UserAccess):
                 map_on_host(task, taken, 0)
                 self._add(taken)
         self._add(moved)
-        self._changed()
+        self._freed(old + old_length)
         return new
 
     # -- pages that came from a checkpoint ----------------------------------------------------------------------
@@ -635,6 +663,7 @@ class MemoryManager(UserAccess):
         """Become what was saved, mapping everything in *task*'s empty address space; the pages come after."""
         for name in _INHERITED:
             setattr(self, name, state[name])
+        self.agree_with_host(task)
         self.future_flags, self.max_rss_kib = state["future_flags"], state["max_rss_kib"]
         self.set_executable(None if state["executable"] is None else file_of(state["executable"]))
         for start, end, flags, file, offset, name in state["vmas"]:
@@ -677,8 +706,8 @@ def host_prot(prot: int) -> int:
     return prot & VM_ACCESS | (VM_READ if prot & (VM_WRITE | VM_EXEC) else 0)
 
 
-def map_on_host(task: Task, vma: Vma, extra_flags: int) -> None:
-    """Make the host map what *vma* says."""
+def map_on_host(task: Task, vma: Vma, extra_flags: int, *, natural: bool = False) -> None:
+    """Make the host map what *vma* says; *natural* as ``HostTask.mmap`` has it."""
     flags = (MAP_SHARED if vma.flags & VM_MAYSHARE else MAP_PRIVATE) | extra_flags
     if vma.flags & VM_NORESERVE:
         flags |= MAP_NORESERVE
@@ -687,7 +716,7 @@ def map_on_host(task: Task, vma: Vma, extra_flags: int) -> None:
         flags |= MAP_ANONYMOUS
     else:
         fd = vma.file.host_fd
-    task.host.mmap(vma.start, vma.end - vma.start, host_prot(vma.flags), flags, fd, vma.offset)
+    task.host.mmap(vma.start, vma.end - vma.start, host_prot(vma.flags), flags, fd, vma.offset, natural=natural)
 
 
 def _anonymous_flags(flags: int) -> int:

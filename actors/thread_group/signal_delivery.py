@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["deliver", "fault", "force", "take"]
 
 #: si_code of a SIGSEGV at an address where nothing is mapped.
-_SEGV_MAPERR: Final = 1
+_SEGV_MAPERR, _SEGV_ACCERR = 1, 2
 
 log = get_logger(__name__)
 
@@ -229,9 +229,12 @@ def _force_after_bad_frame(task: Task, signo: int) -> None:
 def fault(task: Task, host_siginfo: bytes) -> None:
     """An instruction of the task raised a signal, which the host reports with its own siginfo_t."""
     siginfo = si.clean_fault(host_siginfo)
-    signo, _errno, code, _pad, address = struct.unpack_from("<iiiiQ", siginfo)
-    if signo == SIGSEGV and code == _SEGV_MAPERR and task.memory.grow_stack(task, address):
-        return
+    signo, errno, code, _pad, address = struct.unpack_from("<iiiiQ", siginfo)
+    if signo == SIGSEGV and code in (_SEGV_MAPERR, _SEGV_ACCERR):
+        if task.memory.grow_stack(task, address):
+            return
+        if task.memory.vmas.find(address) is None:  # to the host it may be taken (see agree_with_host)
+            siginfo = struct.pack("<iii", signo, errno, _SEGV_MAPERR) + siginfo[12:]
     force(task, signo, siginfo)
 
 

@@ -45,6 +45,7 @@ _NOTED: Final = (
     "start_stack",
     "idle_stack_pages",
     "mmap_base",
+    "natural_base",
     "bottom_up",
 )
 #: Where a program's identity has its size (see ``executable``).

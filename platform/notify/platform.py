@@ -79,7 +79,7 @@ class NotifyPlatform(PtracePlatform):
         except BaseException:
             seed.kill()
             raise
-        self.key = seed.key
+        self.key, self.mmap_base = seed.key, seed.mmap_base
         os.set_inheritable(self.listener, False)
         self._ready.register(self.listener, select.POLLIN)
         with contextlib.suppress(OSError):  # before Linux 6.6 it is only slower

@@ -6,6 +6,8 @@ shelf's socket, because a container's usual profile has no place for pidfd_getfd
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import socket
@@ -20,22 +22,41 @@ from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .filter import filter_program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..ptrace.placement import Placement
 
 __all__ = ["TRAMPOLINE", "KeyedTracee", "NotifySeed"]
 
-#: In the stub page: ``lea r10, [r10 - 0x10]; mov rdi, r11; jmp rcx``.
+#: In the stub page: ``mov rdi, r11; jmp rcx``.
 TRAMPOLINE: Final = STUB_ADDRESS + 8
-TRAMPOLINE_CODE: Final = bytes.fromhex("4d8d52f0 4c89df ffe1") + b"\xcc" * 7
+TRAMPOLINE_CODE: Final = bytes.fromhex("4c89df ffe1") + b"\xcc" * 3
+
+_ASK_PERSONALITY: Final = 0xFFFF_FFFF
+_ADDR_NO_RANDOMIZE: Final = 0x0040000
 
 _FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
 _FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
 _LOW_HALF: Final = 0xFFFF_FFFF
 _MMAP: Final = SYS["mmap"]
+_PAGE: Final = 4096
+_MAP_PRIVATE, _MAP_ANONYMOUS = 0x02, 0x20
 
 # In the message page: struct msghdr, one iovec, one byte of data, one control message with one descriptor.
 _IOVEC, _DATA, _CONTROL = MESSAGE_PAGE + 64, MESSAGE_PAGE + 96, MESSAGE_PAGE + 128
 _CONTROL_MESSAGE: Final = struct.Struct("=QiiI4x")
+
+
+@contextlib.contextmanager
+def _addresses_not_random() -> Iterator[None]:
+    """Have what this thread executes placed as high as can be, if the host lets us: guests are placed at random anyway."""
+    personality = ctypes.PyDLL(None).personality
+    before = personality(_ASK_PERSONALITY)
+    personality(before | _ADDR_NO_RANDOMIZE)
+    try:
+        yield
+    finally:
+        personality(before)
 
 
 class KeyedTracee(Tracee):
@@ -56,15 +77,36 @@ class NotifySeed(KeyedTracee, Seed):
     """The parked process that every tracee is cloned from."""
 
     options = Seed.options | PTRACE_O_TRACESECCOMP
+    mmap_base: int
 
     def __init__(self, shelf_socket: int, placement: Placement) -> None:
         self.key = int.from_bytes(os.urandom(8), "little")
         self._listener = -1
-        super().__init__(shelf_socket, placement)
+        with _addresses_not_random():
+            super().__init__(shelf_socket, placement)
 
     def _map_stub(self) -> None:
         super()._map_stub()
         self._poke(TRAMPOLINE, TRAMPOLINE_CODE)
+
+    def _empty_memory(self) -> None:
+        super()._empty_memory()
+        self.mmap_base = self._find_mmap_base()
+
+    def _find_mmap_base(self) -> int:
+        """Return below which address the host places mappings from the highest down; 0 when it does otherwise.
+
+        The clones have it from the seed, and the seed from its own execve: as high as can be.
+        """
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS
+        first = self.inject(_MMAP, 0, _PAGE, 0, flags, 0xFFFF_FFFF)
+        second = self.inject(_MMAP, 0, 2 * _PAGE, 0, flags, 0xFFFF_FFFF)
+        self.inject(SYS["munmap"], first, _PAGE)
+        third = self.inject(_MMAP, 0, 2 * _PAGE, 0, flags, 0xFFFF_FFFF)
+        fourth = self.inject(_MMAP, 0, _PAGE, 0, flags, 0xFFFF_FFFF)
+        top = first + _PAGE
+        self.inject(SYS["munmap"], MESSAGE_PAGE + _PAGE, STUB_ADDRESS - MESSAGE_PAGE - _PAGE)
+        return top if (second, third, fourth) == (first - 2 * _PAGE, first - 4 * _PAGE, first) else 0
 
     def _seal(self) -> None:
         flags = _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV

@@ -14,13 +14,17 @@ registers it is before the call, which has not happened (``_know_registers``).  
 notification was received and answered while the interrupt was on its way; then the answer counts.
 
 Calls are *deferred* when the host can make the guest's own.  munmap, mprotect and madvise of exactly what the pending
-call says are answered CONTINUE: no pointers are involved, and the range was checked.  For an anonymous mmap, the
-address that we chose and MAP_FIXED are put into the registers at the seccomp stop, and the call returns through a
-trampoline in the stub page, which puts back what the guest had there; rcx and r11, which a system call destroys, hold
-it meanwhile.  So one stop does.  Where several tasks share memory such a call is in flight until the next is heard of
-its task, and ``NotifySpace`` keeps the host's order to ours.  It cannot fail on the host but for want of kernel memory
-(see ``NotifyPlatform.defers``); then the guest gets the host's errno, and our list of mappings is wrong about that
-range.
+call says are answered CONTINUE: no pointers are involved, and the range was checked.  So is an mmap of anonymous
+memory, at an address that the guest has given (MAP_FIXED) or that the host will choose: the caller says that it is the
+highest free one below ``NotifyPlatform.mmap_base``, and host and caller know the same mappings.  Of longer mappings,
+and behind a hint, that is not known.  At the seccomp stop that they make, the address that we chose becomes their hint,
+which the host takes because it is free, and the call returns through a trampoline in the stub page, which puts back the
+guest's; rcx and r11, which a system call destroys, hold what it needs.  So one stop does.  (With MAP_FIXED it would be
+a notification: the host asks the filter again after a stop.)
+
+Where several tasks share memory such a call is in flight until the next is heard of its task, and ``NotifySpace`` keeps
+the host's order to ours.  It cannot fail on the host but for want of kernel memory (see ``NotifyPlatform.defers``);
+then the guest gets the host's errno, and our list of mappings is wrong about that range.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from ..ptrace.task import PtraceTask, check_range
 from ..ptrace.tracee import WALL
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
+from .filter import MOST_PLACED
 from .seed import TRAMPOLINE, KeyedTracee
 
 if TYPE_CHECKING:
@@ -76,8 +81,8 @@ _MAP_FIXED: Final = 0x10
 _IDLE_MAP_FLAGS: Final = 0x20000 | 0x800
 #: Longest mapping, in bytes, for which the host is trusted to have memory.
 _MOST_DEFERRED: Final = 1 << 26
-#: Where in the trampoline r10, and then rdi, are the guest's again.
-_R10_DONE, _RDI_DONE, _TRAMPOLINE_END = TRAMPOLINE + 4, TRAMPOLINE + 7, TRAMPOLINE + 9
+#: Where in the trampoline rdi is the guest's again.
+_RDI_DONE, _TRAMPOLINE_END = TRAMPOLINE + 3, TRAMPOLINE + 5
 _BIT_31: Final = 1 << 31
 
 
@@ -105,8 +110,9 @@ class NotifyTask(KeyedTracee, PtraceTask):
         self._notification: int | None = None
         self._number = 0
         self._args: tuple[int, ...] = ()
-        #: A call that the answer CONTINUE will make, with its arguments.
+        #: A call that the answer CONTINUE will make, with its arguments, and its result.
         self._deferred: tuple[int, ...] | None = None
+        self._expected = 0
         #: At a seccomp stop, from which the host would go on to make the call.
         self.at_call = False
         #: What the last call was answered with, if an interrupt was on its way then.
@@ -153,7 +159,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         notification = self._notification
         if notification is None:
             if self._deferred is not None:
-                if result == self._deferred[1]:
+                if result == self._expected:
                     self._make_mapping()
                     return
                 self._know_registers()
@@ -163,12 +169,12 @@ class NotifyTask(KeyedTracee, PtraceTask):
             return
         flags = 0
         if self._deferred is not None:
-            if result:
+            if result != self._expected or self.interrupted:
                 self._make_stop()
                 super().resume_with(result)
                 return
             self._deferred = None
-            flags = _FLAG_CONTINUE
+            flags, result = _FLAG_CONTINUE, 0
         if self.cpus is not self.placement.cpus:
             self.place(self.placement.cpus)
         self._notification = None
@@ -227,18 +233,18 @@ class NotifyTask(KeyedTracee, PtraceTask):
         deferred, self._deferred = self._deferred, None
         assert deferred is not None
         registers = self._registers
-        if not registers.r10 & _MAP_FIXED:
-            registers.rcx, registers.r11 = registers.rip, registers.rdi
-            registers.rdi, registers.r10, registers.rip = deferred[1], registers.r10 | _MAP_FIXED, TRAMPOLINE
-            if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
-                raise self.lost()
+        registers.rcx, registers.r11 = registers.rip, registers.rdi
+        registers.rdi, registers.rip = deferred[1], TRAMPOLINE
+        if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
+            raise self.lost()
         self._run()
 
-    def _put_off(self, *call: int) -> None:
+    def _put_off(self, expected: int, *call: int) -> None:
         """Defer *call*: its number, the start of its range, its length, and so on."""
         self._deferred = call
+        self._expected = expected
         if self.space.is_shared:
-            self.space.in_flight[self] = (call[1], call[1] + call[2])
+            self.space.take_off(self, call[0], call[1], call[2])
 
     def landed(self) -> None:
         """Something was heard of it: the host has made its call."""
@@ -261,8 +267,6 @@ class NotifyTask(KeyedTracee, PtraceTask):
     def _leave_trampoline(self) -> None:
         """Do what is left of the trampoline: it is no place that a guest is ever at."""
         registers = self._registers
-        if registers.rip < _R10_DONE:
-            registers.r10 = (registers.r10 - _MAP_FIXED) & _MINUS_ONE
         if registers.rip < _RDI_DONE:
             registers.rdi = registers.r11
         registers.rip = registers.rcx
@@ -297,52 +301,70 @@ class NotifyTask(KeyedTracee, PtraceTask):
 
     # -- memory -------------------------------------------------------------------------------------------------
 
-    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+    def mmap(
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        flags: int,
+        host_fd: int = -1,
+        offset: int = 0,
+        *,
+        natural: bool = False,
+    ) -> None:
         if self.space.in_flight:
-            self.space.settle(self, address, address + length)
-        if host_fd >= 0 or not self._defer_mapping(address, length, prot, flags):
+            self.space.settle(self, address, address + length, places=True)
+        if host_fd >= 0 or not self._defer_mapping(address, length, prot, flags, natural):
             super().mmap(address, length, prot, flags, host_fd, offset)
 
-    def _defer_mapping(self, address: int, length: int, prot: int, flags: int) -> bool:
+    def _defer_mapping(self, address: int, length: int, prot: int, flags: int, natural: bool) -> bool:
         """Leave an anonymous mmap to the host, as ``_defer``."""
-        if not self.at_call or self._number != _MMAP or self._stale or self._deferred is not None:
-            return False
-        if length > _MOST_DEFERRED or not self._platform.defers:
+        if self._number != _MMAP or self._deferred is not None or length > _MOST_DEFERRED:
             return False
         hint, wanted, as_prot, as_flags = self._args[:4]
-        if -(-wanted // _PAGE) * _PAGE != length or as_prot != prot:
+        if (wanted + _PAGE - 1) & -_PAGE != length or as_prot != prot:
             return False
-        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags | _MAP_FIXED or as_flags & _MAP_FIXED and hint != address:
+        flags |= _MAP_FIXED
+        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or not self._platform.defers:
+            return False
+        if self._notification is None:
+            if not self.at_call or self._stale or as_flags & _MAP_FIXED:
+                return False
+        elif hint != address if as_flags & _MAP_FIXED else hint or not natural or length >= MOST_PLACED:
             return False
         check_range(address, length)
-        self._put_off(_MMAP, address, length, prot, flags | _MAP_FIXED, 0xFFFF_FFFF, 0)
+        self._put_off(address, _MMAP, address, length, prot, flags, 0xFFFF_FFFF, 0)
         return True
 
     def munmap(self, address: int, length: int) -> None:
+        if self.space.in_flight:
+            self.space.settle(self, address, address + length, places=True)
         if not self._defer(_MUNMAP, address, length):
             super().munmap(address, length)
 
     def mprotect(self, address: int, length: int, prot: int) -> None:
+        if self.space.in_flight:
+            self.space.settle(self, address, address + length)
         if not self._defer(_MPROTECT, address, length, prot):
             super().mprotect(address, length, prot)
 
     def madvise(self, address: int, length: int, advice: int) -> None:
+        if self.space.in_flight:
+            self.space.settle(self, address, address + length)
         if not self._defer(_MADVISE, address, length, advice):
             super().madvise(address, length, advice)
 
     def _defer(self, number: int, address: int, length: int, *rest: int) -> bool:
         """Leave a call to the host if it is the pending one and nobody can come between."""
-        if self.space.in_flight:
-            self.space.settle(self, address, address + length)
         if self._notification is None or self._number != number or self._deferred is not None:
             return False
         if not self._platform.defers:
             return False
         args = self._args
-        if args[0] != address or -(-args[1] // _PAGE) * _PAGE != length or args[2 : 2 + len(rest)] != rest:
+        if args[0] != address or (args[1] + _PAGE - 1) & -_PAGE != length or rest and args[2] != rest[0]:
             return False
         check_range(address, length)
-        self._put_off(number, address, length, *rest)
+        self._put_off(0, number, address, length, *rest)
         return True
 
     def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:

@@ -78,6 +78,7 @@ class PtracePlatform(Platform):
     """Host tasks under PTRACE_SYSEMU."""
 
     name = "ptrace"
+    mmap_base = 0
     #: What to do when the host does not let it start.
     advice = (
         "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that "

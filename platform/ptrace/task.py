@@ -203,7 +203,17 @@ class PtraceTask(Tracee, HostTask):
         self._stale = self._injected = True
         return self.inject(number, *arguments)
 
-    def mmap(self, address: int, length: int, prot: int, flags: int, host_fd: int = -1, offset: int = 0) -> None:
+    def mmap(
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        flags: int,
+        host_fd: int = -1,
+        offset: int = 0,
+        *,
+        natural: bool = False,  # no matter: the host is told the address
+    ) -> None:
         check_range(address, length)
         place, stays = (0xFFFF_FFFF, True) if host_fd < 0 else self._platform.shelf.place(host_fd)
         try:

@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         port = WorkerHost()
-        worker = SimpleNamespace(host=port, groups={}, vdsos=Vdsos(port))
+        worker = SimpleNamespace(host=port, platform=platform, groups={}, vdsos=Vdsos(port))
         self.group: Any = SimpleNamespace(
             worker=worker, limits=ResourceLimits(), credentials=Credentials.root(), tasks={}, dumpable=1, pid=1
         )

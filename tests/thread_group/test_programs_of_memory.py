@@ -17,7 +17,7 @@ _GREENROOM = Path(sys.executable).with_name("greenroom")
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
-@pytest.mark.parametrize("name", ["conform_exec", "conform_mm"])
+@pytest.mark.parametrize("name", ["conform_exec", "conform_mm", "mappings_random"])
 def test_program_prints_what_it_prints_natively(name: str, make_platform: type[PtracePlatform], tmp_path: Path) -> None:
     program = compiled(name)
     native = _run([program], tmp_path)
