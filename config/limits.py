@@ -35,6 +35,11 @@ MAX_HOST_DIRECTORIES = 512
 MAX_CACHED_DENTRIES = 200_000
 #: Paths whose end is known without a walk, per namespace.
 MAX_KNOWN_PATHS = 8192
+#: Different names whose absence the worker may know of.
+MAX_MISSING_NAMES = 8192
+#: Paths that the worker may answer for by itself, and files that it keeps open after the guest has closed them.
+MAX_LEASED_PATHS = 16_384
+MAX_KEPT_FILES = 256
 #: Bytes that a tmpfs or an overlay's upper layer holds when its mount does not say.
 DEFAULT_FILE_SYSTEM_BYTES = 8 << 30
 #: Bytes of it that a worker may write before it asks again.

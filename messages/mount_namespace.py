@@ -66,7 +66,10 @@ __all__ = [
     "WatchEvents",
     "XattrChange",
     "XattrValue",
+    "inode_of",
+    "mode_of",
     "pack_entry",
+    "with_contents",
 ]
 
 
@@ -178,6 +181,14 @@ class Opened(Message):
     watched: int = 0
     #: The contents are in the memory of a file system with a limit: ask GrantSpace before writing.
     limited: bool = False
+    #: As in StatusReply, of the opened file; a lease also says that the same opening for reading would succeed again.
+    status: bytes = b""
+    lease: int = 0
+    host_ctime_ns: int = -1
+    #: As in StatusReply; nothing was opened then.
+    missing: bytes = b""
+    #: Of a directory, as in HandleOpened.
+    place: int = 0
 
 
 @message(tag=0x602, receiver="mount_namespace", mode=Mode.ASK, reply=Opened)
@@ -209,6 +220,9 @@ class HandleOpened(Message):
 
     handle: int
     path: bytes
+    #: Number of the place where paths begin that start at this handle, the same for all handles of the directory and
+    #: less than 0; 0: nothing is granted about paths from there.
+    place: int = 0
 
 
 @message(tag=0x604, receiver="mount_namespace", mode=Mode.ASK, reply=HandleOpened)
@@ -230,6 +244,13 @@ class StatusReply(Message):
     magic: str
     proc_pid: int
     rest: bytes
+    #: Number of a lease, 0 for none: until LeasesEnded names it, the same request would be answered the same.
+    lease: int = 0
+    #: Somebody has the contents open: change time of the host's file as the attributes were taken, by which its users
+    #: see whether size and times are still these; else -1.
+    host_ctime_ns: int = -1
+    #: ENOENT for want of this name: the same request fails again until LeasesEnded tells that such a name was made.
+    missing: bytes = b""
 
 
 @message(tag=0x607, receiver="mount_namespace", mode=Mode.ASK, reply=StatusReply)
@@ -367,6 +388,41 @@ class ChangeAttributes(Message):
     who: Credentials
 
 
+#: What of a packed status belongs to the contents: size to st_ctim.
+_CONTENTS: Final = struct.Struct("<qqqqQqQqQ")
+_CONTENTS_START, _CTIME, _CONTENTS_END = 48, 104, 120
+_DEV_INO: Final = struct.Struct("<QQ")
+_MODE: Final = struct.Struct("<24xI")
+_TIMESPEC: Final = struct.Struct("<qQ")
+
+
+def inode_of(status: bytes) -> tuple[int, int]:
+    """Return st_dev and st_ino of a packed status."""
+    dev, ino = _DEV_INO.unpack_from(status)
+    return dev, ino
+
+
+def mode_of(status: bytes) -> int:
+    """Return st_mode of a packed status."""
+    mode: int = _MODE.unpack_from(status)[0]
+    return mode
+
+
+def with_contents(status: bytes, seen: tuple[int, ...], host_ctime_ns: int) -> bytes:
+    """Return a packed status with what the host says of the contents.
+
+    *seen* is size, st_blksize, blocks, access, modification and change time; the last counts if it is not
+    *host_ctime_ns*, which it was when *status* was made.
+    """
+    size, _, blocks, atime_ns, mtime_ns, seen_ctime_ns = seen
+    ctime = status[_CTIME:_CONTENTS_END]
+    if seen_ctime_ns != host_ctime_ns:
+        seconds, ns = _TIMESPEC.unpack(ctime)
+        ctime = _TIMESPEC.pack(*divmod(max(seconds * _NS + ns, seen_ctime_ns), _NS))
+    made = _CONTENTS.pack(size, 4096, blocks, *divmod(atime_ns, _NS), *divmod(mtime_ns, _NS), *_TIMESPEC.unpack(ctime))
+    return status[:_CONTENTS_START] + made + status[_CONTENTS_END:]
+
+
 #: struct linux_dirent64 before the name.
 _DIRENT64: Final = struct.Struct("<QqHB")
 
@@ -484,6 +540,8 @@ class ReleaseHandle(Message):
     """thread_group -> mount_namespace, tell: the last reference to these handles is gone."""
 
     handles: tuple[int, ...]
+    #: The guest has closed them long ago: who watches shall see nothing.
+    quiet: bool = False
 
 
 @message(tag=0x619, receiver="mount_namespace", mode=Mode.REPLY)

@@ -217,6 +217,18 @@ class FilesWatched(Message):
     mask: int
 
 
+@message(tag=0x50B, receiver="worker", mode=Mode.TELL)
+class LeasesEnded(Message):
+    """mount_namespace -> worker, tell: what was granted does not hold any more; told before the change is answered."""
+
+    #: Number of a lease: attributes of its inode, and every path and permission that was answered with it; 0 for none.
+    lease: int
+    #: A name that was missing and exists now, in whichever directory; b"" for none.
+    name: bytes
+    #: Every lease, and every name that was missing.
+    everything: bool
+
+
 @message(tag=0x50A, receiver="worker", mode=Mode.TELL)
 class GrantIds(Message):
     """task_set -> worker, tell: numbers that are this worker's to give to new processes and threads, in this order."""

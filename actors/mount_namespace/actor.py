@@ -7,6 +7,7 @@ ThreadGroups (path operations) and by Kernel (set-up, save, load), told by TaskS
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...messages import mount_namespace as m
@@ -32,6 +33,8 @@ class MountNamespace(Actor):
         self.locks = LockTable()
         self.tree.watches.post = self.tell
         self.tree.watches.workers = tuple(f"worker:{number}" for number in range(node.placement.workers))
+        if node.placement.workers == 1:
+            self.tree.store.leases.post = partial(self.tell, "worker:0")
 
     def _give(self, fd: int) -> int:
         """Pass *fd* to the actor whose message is being handled."""
@@ -151,7 +154,7 @@ class MountNamespace(Actor):
 
     @handles(m.ReleaseHandle)
     def release_handle(self, message: m.ReleaseHandle) -> None:
-        self.tree.release(message.handles)
+        self.tree.release(message.handles, quiet=message.quiet)
         self.tree.prune()
 
     @handles(m.LockChange)
@@ -174,6 +177,8 @@ class MountNamespace(Actor):
     @handles(m.AddWatch)
     def add_watch(self, message: m.AddWatch) -> m.WatchAdded:
         place = self.tree.find(message.root, message.base, message.path, message.who, message.follow)
+        # While somebody watches, every open and close is told.
+        self.tree.store.leases.end_all()
         return self.tree.watches.add(message, place)
 
     @handles(m.RemoveWatch)

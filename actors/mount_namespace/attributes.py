@@ -14,7 +14,7 @@ from .errors import MagicLinkMet, fail
 from .file_data import without_privileges
 from .mounts import MS_NOATIME, MS_NODIRATIME
 from .permissions import CAP_CHOWN, CAP_FSETID, WRITE, capable, check_access, in_group, is_owner, may_access
-from .walk import ends_walks
+from .walk import WALKED_THROUGH
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ def touch_atime(mount: Mount, inode: Inode) -> None:
     is_old = inode.atime_ns <= max(inode.mtime_ns, inode.ctime_ns) or now - inode.atime_ns >= _DAY_NS
     if is_old and (inode.lower is None or inode.dirty):
         inode.atime_ns = now
-        inode.reply = None
+        inode.changed()
 
 
-@ends_walks
 def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     """Check all that is asked for, in Linux's order, then change it."""
     from .tree import status_reply
@@ -65,8 +64,17 @@ def change_attributes(tree: Tree, request: ChangeAttributes) -> StatusReply:
     inode.fs.may_change(inode)
     _check_owner_change(inode, request)
     _check_mode_and_times(inode, request)
-    _apply(dentry, request, tree.watches)
+    try:
+        _apply(dentry, request, tree.watches)
+    finally:
+        if inode.mode & _FORMAT in WALKED_THROUGH and _changes_passage(request):
+            tree.end_walks()
     return status_reply(mount, dentry)
+
+
+def _changes_passage(request: ChangeAttributes) -> bool:
+    """Tell whether walks may pass, or not pass any more, what is changed."""
+    return request.mode is not None or request.uid is not None or request.gid is not None
 
 
 def _check_truncate(mount: Mount, inode: Inode, request: ChangeAttributes) -> None:
@@ -186,4 +194,4 @@ def _drop_privileges(inode: Inode, who: Credentials) -> None:
     if capable(who, CAP_FSETID) or inode.mode & _FORMAT != stat.S_IFREG:
         return
     inode.mode = without_privileges(inode.mode)
-    inode.reply = None
+    inode.changed()

@@ -92,7 +92,7 @@ class DevPts(VirtualFileSystem):
         assert inode is not None
         inode.uid, inode.gid, inode.mode = uid, gid, stat.S_IFCHR | mode
         inode.rdev = os.makedev(_PTS_MAJOR + (index >> 8), index & 0xFF)
-        inode.reply = None
+        inode.changed()
 
     def forget(self, index: int) -> None:
         """Its last descriptor was closed."""

@@ -6,12 +6,20 @@ import errno
 import os
 from typing import NoReturn
 
-__all__ = ["MagicLinkMet", "fail"]
+__all__ = ["MagicLinkMet", "NameMissing", "fail"]
 
 
 def fail(number: int, what: bytes = b"") -> NoReturn:
     """Raise the guest's errno *number*; *what* names the file for people."""
     raise OSError(number, f"{os.strerror(number)}: {what!r}" if what else os.strerror(number))
+
+
+class NameMissing(OSError):
+    """ENOENT for want of *name*, found by a walk that would fail again until that name is made somewhere."""
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: {name!r}")
+        self.name = name
 
 
 class MagicLinkMet(OSError):

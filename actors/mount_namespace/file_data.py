@@ -18,6 +18,7 @@ from ...config.limits import MAX_MEMFDS, MAX_PARKED_FILE_BYTES
 from .errors import fail
 from .guest_time import GuestTime
 from .host_files import S_ATIME, S_BLOCKS, S_CTIME, S_MTIME, S_SIZE
+from .leases import LeaseTable
 
 if TYPE_CHECKING:
     from .host_files import HostFiles
@@ -54,6 +55,7 @@ class DataStore:
         self._host = host
         #: The clock of the file systems that keep their contents here.
         self.time = GuestTime(host)
+        self.leases = LeaseTable()
         self._limit = min(MAX_MEMFDS, host.raise_descriptor_limit() // 2)
         #: The saved file that this namespace was loaded from, -1: none.
         self.saved_fd = -1
@@ -113,6 +115,8 @@ class DataStore:
         fd = self._host.reopen(self.descriptor(inode), flags)
         data = _data(inode)
         data.users += 1
+        if inode.lease and not inode.is_live:
+            inode.changed()
         self._idle.pop(inode, None)
         return fd
 
@@ -121,6 +125,7 @@ class DataStore:
         data.users -= 1
         if data.users == 0 and data.fd >= 0 and inode.data is data:
             self.refresh(inode)
+            inode.reply = None  # it said that users are to look for themselves
             self._idle[inode] = None
 
     def refresh(self, inode: Inode) -> None:
@@ -138,7 +143,13 @@ class DataStore:
             if data.drops_privileges and mtime != inode.mtime_ns:
                 inode.mode = without_privileges(inode.mode)
         inode.atime_ns, inode.mtime_ns, inode.size = atime, mtime, size
-        _set_blocks(inode, status[S_BLOCKS])
+        if inode.is_live:
+            # Whoever has a lease sees the same by itself.
+            inode.fs.used_blocks += status[S_BLOCKS] - inode.blocks
+            inode.blocks = status[S_BLOCKS]
+            inode.reply = None
+        else:
+            _set_blocks(inode, status[S_BLOCKS])
 
     def truncate(self, inode: Inode, size: int, now_ns: int) -> None:
         """Set the size; times change as truncate(2) says."""
@@ -150,7 +161,7 @@ class DataStore:
         else:
             self._host.truncate(self.descriptor(inode), size)
         inode.mtime_ns = inode.ctime_ns = now_ns
-        inode.reply = None
+        inode.changed()
         if data.fd >= 0:
             self._stamp(inode, data)
 
@@ -212,7 +223,7 @@ def _set_blocks(inode: Inode, blocks: int) -> None:
     """Keep the file system's account of what its files hold."""
     inode.fs.used_blocks += blocks - inode.blocks
     inode.blocks = blocks
-    inode.reply = None
+    inode.changed()
 
 
 def without_privileges(mode: int) -> int:

@@ -34,6 +34,8 @@ class Inode:
         "gid",
         "host_fd",
         "ino",
+        "is_live",
+        "lease",
         "lower",
         "magic",
         "mode",
@@ -84,12 +86,21 @@ class Inode:
         #: The last reply about it, seen through which mount; valid until an attribute changes.
         self.reply: StatusReply | None = None
         self.reply_mount = 0
+        #: Number of the lease that the worker has on it, 0 for none; whether it looks at size and times by itself then.
+        self.lease = 0
+        self.is_live = False
+
+    def changed(self) -> None:
+        """An attribute, or which names lead here, is not what it was: nobody shall answer from what was said before."""
+        self.reply = None
+        if self.lease:
+            self.fs.store.leases.end(self)
 
 
 class Dentry:
     """A name in a directory."""
 
-    __slots__ = ("children", "gone", "inode", "mounts", "name", "parent", "pinned")
+    __slots__ = ("children", "gone", "inode", "mounts", "name", "number", "number_mount", "parent", "pinned")
 
     def __init__(self, name: bytes, parent: Dentry | None, inode: Inode | None) -> None:
         self.name = name
@@ -106,6 +117,9 @@ class Dentry:
         self.pinned = False
         #: Unlinked, while handles still refer to it.
         self.gone = False
+        #: By which number the worker names it as a place where paths begin, seen through which mount; 0: none.
+        self.number = 0
+        self.number_mount = 0
 
 
 #: The children of everything that is no directory. Never changed.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import MagicLinkMet, fail
 from .permissions import CAP_MKNOD, EXECUTE, WRITE, capable, check_access, check_sticky, may_access, may_link
-from .walk import ends_walks
+from .walk import WALKED_THROUGH
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -135,7 +135,6 @@ def _check_delete(directory: Dentry, victim: Dentry, who: Credentials, as_direct
         fail(ENOENT)
 
 
-@ends_walks
 def unlink(tree: Tree, request: Unlink) -> None:
     """unlink(2), rmdir(2)."""
     walk = tree.walk(request.root, request.base, request.path, request.who)
@@ -156,6 +155,8 @@ def unlink(tree: Tree, request: Unlink) -> None:
     if request.directory and not fs.is_empty(victim, request.who):
         fail(ENOTEMPTY)
     removed = _inode(victim)
+    if removed.mode & _FORMAT in WALKED_THROUGH:
+        tree.end_walks()
     fs.remove(victim)
     if not request.directory:
         tree.watches.itself(removed, Cause.ATTRIB)
@@ -182,7 +183,6 @@ class _Renaming:
     who: Credentials
 
 
-@ends_walks
 def rename(tree: Tree, request: Rename) -> None:
     """rename(2), renameat2(2) with NOREPLACE or EXCHANGE; WHITEOUT is EINVAL."""
     flags = request.flags
@@ -194,6 +194,7 @@ def rename(tree: Tree, request: Rename) -> None:
     if new is not None and new.inode is old.inode:
         return
     _check_permissions(renaming)
+    _end_walks_to(tree, old, new)
     fs = _inode(old).fs
     if renaming.exchange and new is not None:
         new_name, old_name = new.name, old.name
@@ -208,6 +209,15 @@ def rename(tree: Tree, request: Rename) -> None:
     _tell_of_move(
         tree, moved, (renaming.old_directory, old_name), (renaming.new_directory, renaming.new_name), replaced
     )
+
+
+def _end_walks_to(tree: Tree, old: Dentry, new: Dentry | None) -> None:
+    """Names move: for plain files only their own paths end, and leases with the files' attributes."""
+    moved = [_inode(dentry) for dentry in (old, new) if dentry is not None]
+    if any(inode.mode & _FORMAT in WALKED_THROUGH for inode in moved):
+        tree.end_walks()
+    else:
+        tree.places.clear()
 
 
 def _tell_of_move(

@@ -11,10 +11,11 @@ import stat
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
 from typing import TYPE_CHECKING
 
-from ...messages.mount_namespace import Opened
-from .errors import MagicLinkMet, fail
+from ...messages.mount_namespace import Opened, StatusReply
+from .errors import MagicLinkMet, NameMissing, fail
 from .mounts import MS_NODEV, MS_NOEXEC
 from .permissions import CAP_FSETID, EXECUTE, READ, WRITE, capable, check_access, is_owner
+from .tree import status_reply
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ __all__ = ["open_path"]
 _FORMAT = 0o170000
 _O_TMPFILE_BIT = os.O_TMPFILE & ~os.O_DIRECTORY
 _WANT = (READ, WRITE, READ | WRITE, READ | WRITE)
+_CHANGES = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT
+#: What is said of the attributes where no lease is given.
+_UNKNOWN = StatusReply(status=b"", magic="", proc_pid=0, rest=b"")
 
 
 def open_path(tree: Tree, request: Open, give: Callable[[int], int]) -> Opened:
@@ -39,20 +43,30 @@ def open_path(tree: Tree, request: Open, give: Callable[[int], int]) -> Opened:
     try:
         return _open(tree, request, flags, give)
     except MagicLinkMet as met:
-        return Opened(
-            handle=0,
-            mode=0,
-            ino=0,
-            dev=0,
-            rdev=0,
-            token=-1,
-            path=b"",
-            content=None,
-            proc_file="",
-            proc_pid=met.pid,
-            magic=met.magic,
-            rest=met.rest,
-        )
+        return _nothing(proc_pid=met.pid, magic=met.magic, rest=met.rest)
+    except NameMissing as error:
+        if request.for_exec or not tree.store.leases.grant_absence(error.name):
+            raise
+        return _nothing(missing=error.name)
+
+
+def _nothing(*, proc_pid: int = 0, magic: str = "", rest: bytes = b"", missing: bytes = b"") -> Opened:
+    """Return the reply that says why nothing was opened."""
+    return Opened(
+        handle=0,
+        mode=0,
+        ino=0,
+        dev=0,
+        rdev=0,
+        token=-1,
+        path=b"",
+        content=None,
+        proc_file="",
+        proc_pid=proc_pid,
+        magic=magic,
+        rest=rest,
+        missing=missing,
+    )
 
 
 def _normalised(flags: int) -> int:
@@ -73,8 +87,8 @@ def _open(tree: Tree, request: Open, flags: int, give: Callable[[int], int]) -> 
         place = tree.handles.place(request.base)
         return _finish(tree, request, flags, place, False, give)
     if not flags & (os.O_CREAT | _O_TMPFILE_BIT) and not request.resolve and request.path:
-        place = tree.find(request.root, request.base, request.path, request.who, not flags & os.O_NOFOLLOW)
-        return _finish(tree, request, flags, place, False, give)
+        place, stable = tree.locate(request.root, request.base, request.path, request.who, not flags & os.O_NOFOLLOW)
+        return _finish(tree, request, flags, place, False, give, stable=stable)
     walk = tree.walk(request.root, request.base, request.path, request.who, request.resolve)
     if flags & _O_TMPFILE_BIT == _O_TMPFILE_BIT:
         return _finish(tree, request, flags, _make_unnamed(walk, request), True, give)
@@ -147,7 +161,16 @@ def _make_unnamed(walk: Walk, request: Open) -> Place:
     return mount, inode.fs.make_unnamed(directory, request.mode & 0o7777, request.who)
 
 
-def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, give: Callable[[int], int]) -> Opened:
+def _finish(
+    tree: Tree,
+    request: Open,
+    flags: int,
+    place: Place,
+    created: bool,
+    give: Callable[[int], int],
+    *,
+    stable: bool = False,
+) -> Opened:
     """Check that the found file may be opened so, open it, and make the reply."""
     mount, dentry = place
     inode = dentry.inode
@@ -177,7 +200,9 @@ def _finish(tree: Tree, request: Open, flags: int, place: Place, created: bool, 
         tree.handles.get(request.base).quiet = True
     if truncated:
         tree.watches.changed(dentry, Cause.MODIFY)
-    return _reply(tree, request, flags, place, fd if fd < 0 else give(fd))
+    # What is opened for writing will change, and who watches is told of each opening.
+    leased = stable and not flags & _CHANGES and not request.for_exec and not tree.watches.by_inode
+    return _reply(tree, request, flags, place, fd if fd < 0 else give(fd), leased=leased)
 
 
 def _check_found(mount: Mount, dentry: Dentry, request: Open, flags: int) -> None:
@@ -227,11 +252,12 @@ def _check_kind(mount: Mount, kind: int, want: int) -> None:
         fail(EACCES)
 
 
-def _reply(tree: Tree, request: Open, flags: int, place: Place, token: int) -> Opened:
+def _reply(tree: Tree, request: Open, flags: int, place: Place, token: int, *, leased: bool = False) -> Opened:
     inode = place[1].inode
     assert inode is not None
     handle = tree.handles.add(*place, flags)
     content = None
+    status = status_reply(*place, stable=True) if leased else _UNKNOWN
     if token >= 0 and inode.data is not None:
         handle.data = inode.data
     elif inode.content and not flags & os.O_PATH:
@@ -251,4 +277,8 @@ def _reply(tree: Tree, request: Open, flags: int, place: Place, token: int) -> O
         rest=b"",
         watched=tree.watches.wanted(place[1]),
         limited=token >= 0 and inode.data is not None and bool(flags & os.O_ACCMODE),
+        status=status.status,
+        lease=status.lease,
+        host_ctime_ns=status.host_ctime_ns,
+        place=tree.place_number(*place) if inode.mode & _FORMAT == stat.S_IFDIR else 0,
     )

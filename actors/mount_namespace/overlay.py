@@ -65,7 +65,7 @@ def take_status(inode: Inode, status: HostStatus) -> None:
         inode.ctime_ns,
     ) = status
     inode.btime_ns = min(inode.mtime_ns, inode.ctime_ns)
-    inode.reply = None
+    inode.changed()
 
 
 def lower_ino(devices: dict[int, int], status: HostStatus) -> int:

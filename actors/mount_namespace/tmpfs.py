@@ -153,6 +153,7 @@ class TmpFs(FileSystem):
         dentry = Dentry(name, directory, inode)
         dentry.pinned = True
         directory.children[name] = dentry
+        self.store.leases.named(name)
         return dentry
 
     def _detach(self, dentry: Dentry) -> None:
@@ -172,13 +173,13 @@ class TmpFs(FileSystem):
         assert inode is not None
         inode.mtime_ns = inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
-        inode.reply = None
+        inode.changed()
 
     def _touch_inode(self, inode: Inode) -> None:
         self.store.refresh(inode)
         inode.ctime_ns = self.store.time.now_ns()
         inode.dirty = True
-        inode.reply = None
+        inode.changed()
 
     def link(self, source: Dentry, directory: Dentry, name: bytes) -> None:
         """One more name."""
@@ -228,6 +229,7 @@ class TmpFs(FileSystem):
         dentry.parent, dentry.name, dentry.pinned = directory, name, True
         directory.children.pop(name, None)
         directory.children[name] = dentry
+        self.store.leases.named(name)
 
     def exchange(self, first: Dentry, second: Dentry) -> None:
         """Both entries change places; neither name is ever missing."""
@@ -252,7 +254,7 @@ class TmpFs(FileSystem):
         inode = dentry.inode
         assert inode is not None
         inode.dirty = True
-        inode.reply = None
+        inode.changed()
         if "times" in fields:
             self.store.set_times(inode)
 

@@ -15,7 +15,7 @@ from ...config.limits import MAX_CACHED_DENTRIES, MAX_KNOWN_PATHS
 from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, SpaceGranted, StatusReply
 from .checking import check_tree
 from .dev import DevPts
-from .errors import MagicLinkMet, fail
+from .errors import MagicLinkMet, NameMissing, fail
 from .file_data import DataStore
 from .handles import HandleTable
 from .mounts import MS_NOEXEC, MountTable
@@ -49,17 +49,32 @@ _SLASH = ord("/")
 _PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
-def status_reply(mount: Mount, dentry: Dentry) -> StatusReply:
-    """Return the attributes of a place; kept with the inode until one changes, since making the reply is what costs."""
+def status_reply(mount: Mount, dentry: Dentry, *, stable: bool = False) -> StatusReply:
+    """Return the attributes of a place; kept with the inode until one changes, since making the reply is what costs.
+
+    *stable*: until then another walk would end there, too, so the reply comes with a lease.
+    """
     inode = dentry.inode
     assert inode is not None
     inode.fs.refresh(inode)
     reply = inode.reply
-    if reply is None or inode.reply_mount != mount.id:
-        status = _make_status(inode, dentry, mount.id)
-        reply = inode.reply = StatusReply(status=status.pack(), magic="", proc_pid=0, rest=b"")
+    if reply is None or inode.reply_mount != mount.id or stable and not reply.lease:
+        reply = inode.reply = _make_reply(mount, dentry, inode, stable=stable)
         inode.reply_mount = mount.id
     return reply
+
+
+def _make_reply(mount: Mount, dentry: Dentry, inode: Inode, *, stable: bool) -> StatusReply:
+    if inode.lease and inode.reply_mount != mount.id:
+        inode.changed()
+    return StatusReply(
+        status=_make_status(inode, dentry, mount.id).pack(),
+        magic="",
+        proc_pid=0,
+        rest=b"",
+        lease=inode.fs.store.leases.grant(inode) if stable else 0,
+        host_ctime_ns=inode.data.host_ctime_ns if inode.data is not None and inode.data.users else -1,
+    )
 
 
 def _make_status(inode: Inode, dentry: Dentry, mount_id: int) -> FileStatus:
@@ -98,6 +113,7 @@ class Tree:
         #: Every file system that is mounted or was, by st_dev.
         self.file_systems: dict[int, FileSystem] = {}
         self._next_dev = 20
+        self._last_place = 0
         self.hostname = "greenroom"
         #: Where walks have ended that would end there again, by all that they depend on (Linux's dcache, whole paths at
         #: once). Whatever may change the end of a walk clears it; new names do not.
@@ -119,7 +135,7 @@ class Tree:
         """Forget cached names of overlays that have too many; called between messages only."""
         for fs in self.file_systems.values():
             if fs.cached > MAX_CACHED_DENTRIES and isinstance(fs, Overlay):
-                self.places.clear()
+                self.end_walks()
                 fs.prune()
 
     def root_place(self) -> Place:
@@ -186,23 +202,56 @@ class Tree:
         start = place if path[:1] == b"/" and not resolve else self.handles.place(base)
         return Walk(self.mounts, place, start, path, who, resolve)
 
+    def end_walks(self) -> None:
+        """Any walk may end elsewhere now."""
+        self.places.clear()
+        self.store.leases.end_all()
+
+    def place_number(self, mount: Mount, dentry: Dentry) -> int:
+        """Return by which number the worker names a directory where paths begin; 0 where leases are of no use.
+
+        It is less than 0, which no handle's is.
+        """
+        if not mount.fs.in_memory:
+            return 0
+        if not dentry.number or dentry.number_mount != mount.id:
+            self._last_place -= 1
+            dentry.number, dentry.number_mount = self._last_place, mount.id
+        return dentry.number
+
     def find(self, root: int, base: int, path: bytes, who: Credentials, follow: bool = True) -> Place:
         """Return the place that a request names; with an empty path the handle *base* itself."""
+        return self.locate(root, base, path, who, follow)[0]
+
+    def locate(self, root: int, base: int, path: bytes, who: Credentials, follow: bool = True) -> tuple[Place, bool]:
+        """As ``find``, and tell whether the walk would end there again, until a request changes that."""
         if not path:
-            return self.handles.place(base)
+            place = self.handles.place(base)
+            return place, place[0].fs.in_memory
         # Process and thread ids count only in /proc, whose walks are not remembered.
         start = root if path[0] == _SLASH else base
         key = root, start, path, follow, who.fsuid, who.fsgid, who.groups, who.capabilities
         known = self.places.get(key)
-        if known is not None:
-            return known
+        if known is not None and not known[1].gone:
+            return known, True
         walk = self.walk(root, base, path, who)
-        place = walk.to_end(follow)
+        try:
+            place = walk.to_end(follow)
+        except OSError as error:
+            if error.errno == ENOENT and walk.missing and walk.stable:
+                raise NameMissing(walk.missing) from None
+            raise
         if walk.stable:
             if len(self.places) >= MAX_KNOWN_PATHS:
                 self.places.clear()
             self.places[key] = place
-        return place
+        return place, walk.stable
+
+    def missing_reply(self, error: NameMissing) -> StatusReply:
+        """Return the reply that says so; the error itself when nobody may remember it."""
+        if not self.store.leases.grant_absence(error.name):
+            raise error
+        return StatusReply(status=b"", magic="", proc_pid=0, rest=b"", missing=error.name)
 
     def path_of(self, root: int, place: Place) -> bytes:
         """Return a place's path as seen from the handle *root*, as /proc/self/fd shows it."""
@@ -216,17 +265,21 @@ class Tree:
     def get_status(self, request: GetStatus) -> StatusReply:
         """stat(2), lstat(2), fstatat(2), statx(2)."""
         try:
-            mount, dentry = self.find(request.root, request.base, request.path, request.who, request.follow)
+            (mount, dentry), stable = self.locate(request.root, request.base, request.path, request.who, request.follow)
         except MagicLinkMet as met:
             return _magic_status(met)
-        return status_reply(mount, dentry)
+        except NameMissing as error:
+            return self.missing_reply(error)
+        return status_reply(mount, dentry, stable=stable)
 
     def access(self, request: Access) -> StatusReply:
         """access(2): EACCES, or EROFS for writing below a read-only mount."""
         try:
-            mount, dentry = self.find(request.root, request.base, request.path, request.who, request.follow)
+            (mount, dentry), stable = self.locate(request.root, request.base, request.path, request.who, request.follow)
         except MagicLinkMet as met:
             return _magic_status(met)
+        except NameMissing as error:
+            return self.missing_reply(error)
         inode = dentry.inode
         assert inode is not None
         kind = inode.mode & _FORMAT
@@ -236,7 +289,7 @@ class Tree:
             check_access(inode, request.who, request.want & 7)
         if request.want & WRITE and mount.read_only and kind in _PLAIN_KINDS:
             fail(EROFS)
-        return status_reply(mount, dentry)
+        return status_reply(mount, dentry, stable=stable)
 
     def read_link(self, request: ReadLink) -> PathText:
         """readlink(2): EINVAL for anything else (ENOENT when *base* itself is meant)."""
@@ -268,7 +321,9 @@ class Tree:
             fail(ENOTDIR)
         check_access(inode, request.who, EXECUTE)
         handle = self.handles.add(*place, 0o10000000)
-        return HandleOpened(handle=handle.number, path=self.path_of(request.root, place))
+        return HandleOpened(
+            handle=handle.number, path=self.path_of(request.root, place), place=self.place_number(*place)
+        )
 
     def grant_space(self, request: GrantSpace) -> SpaceGranted:
         """Bring the sizes of what is open up to date, and grant what is free."""
@@ -280,11 +335,12 @@ class Tree:
                 fs.refresh(handle.dentry.inode)
         return SpaceGranted(granted=fs.grant(request.worker))
 
-    def release(self, numbers: tuple[int, ...]) -> None:
-        """Drop references."""
+    def release(self, numbers: tuple[int, ...], *, quiet: bool = False) -> None:
+        """Drop references; *quiet*: nobody shall see a close in it."""
         watches = self.watches
         for number in numbers:
             handle = self.handles.by_number[number]
+            handle.quiet = handle.quiet or quiet
             if watches.by_inode and handle.references == 1:
                 watches.closing(handle)
             lost = self.handles.release(number)

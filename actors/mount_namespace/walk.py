@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .mounts import MountTable, Place
     from .tree import Tree
 
-__all__ = ["NAME_MAX", "PATH_MAX", "Walk", "ends_walks"]
+__all__ = ["NAME_MAX", "PATH_MAX", "WALKED_THROUGH", "Walk", "ends_walks"]
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
@@ -35,17 +35,19 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 #: File type and the three search bits: a directory that everybody may pass.
 _TYPE_AND_SEARCH, _OPEN_DIRECTORY = 0o170111, 0o040111
 _FORMAT, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
+#: Kinds of files on the way of a walk, not only at its end.
+WALKED_THROUGH = (_DIRECTORY, _LINK)
 
 
 def ends_walks(operation: Callable[[Tree, _Request], _Reply]) -> Callable[[Tree, _Request], _Reply]:
-    """Declare an operation that may change where walks end: what is known of that is forgotten after it."""
+    """Declare an operation that may change where any walk ends: what is known of that is forgotten after it."""
 
     @functools.wraps(operation)
     def run(tree: Tree, request: _Request) -> _Reply:
         try:
             return operation(tree, request)
         finally:
-            tree.places.clear()
+            tree.end_walks()
 
     return run
 
@@ -61,6 +63,7 @@ class Walk:
         "_resolve",
         "_root",
         "dentry",
+        "missing",
         "mount",
         "slash",
         "stable",
@@ -84,6 +87,8 @@ class Walk:
         self.mount, self.dentry = base
         #: The path ends in a slash, so it must lead to a directory.
         self.slash = False
+        #: The name for want of which it failed with ENOENT.
+        self.missing = b""
         self._pending: list[bytes] = []
         if resolve:
             self._confine(base, path)
@@ -171,10 +176,9 @@ class Walk:
                 if len(name) > NAME_MAX:
                     fail(ENAMETOOLONG)
                 child = inode.fs.lookup(dentry, name, self.who)
-                if child is None:
-                    fail(ENOENT, name)
-            child_inode = child.inode
-            if child_inode is None:
+            child_inode = None if child is None else child.inode
+            if child is None or child_inode is None:
+                self.missing = name
                 fail(ENOENT, name)
             if child.mounts:
                 mount, child = self._cross(mount, child)

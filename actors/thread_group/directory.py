@@ -66,6 +66,10 @@ class Directory(OpenFile):
         self.offset = offset
         return offset
 
+    def closing(self) -> None:
+        """Paths begin here no more."""
+        self.worker.leases.places.pop(self.handle, None)
+
     def sync(self, *, data_only: bool) -> int:
         """Names are always on the disk that is not there."""
         return 0
@@ -127,6 +131,10 @@ class PathFile(OpenFile):
 
     __slots__ = ()
     kind: ClassVar[str] = "path"
+
+    def closing(self) -> None:
+        """Paths begin here no more."""
+        self.worker.leases.places.pop(self.handle, None)
 
     def pull(self, task: Task, count: int, offset: int | None) -> Any:
         """There is nothing to read through it."""

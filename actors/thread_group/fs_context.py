@@ -40,6 +40,7 @@ class DirectoryReference:
         """Count one less; the last one tells MountNamespace."""
         self.users -= 1
         if self.owned and not self.users:
+            group.worker.leases.places.pop(self.handle, None)
             group.worker.tell(group.mount_namespace, ReleaseHandle(handles=(self.handle,)))
 
 

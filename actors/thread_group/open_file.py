@@ -19,6 +19,7 @@ from .task import ERESTARTSYS, Block
 if TYPE_CHECKING:
     from .actor import ThreadGroup
     from .epoll_file import EpollFile
+    from .leases import Key, Lease
     from .task import Task
     from .worker import Worker
 
@@ -75,9 +76,12 @@ class OpenFile:
         "flags",
         "host_fd",
         "identity",
+        "in_memory",
+        "lease",
         "lock_families",
         "number",
         "owner",
+        "path_key",
         "readable",
         "references",
         "worker",
@@ -103,6 +107,12 @@ class OpenFile:
     def __init__(self, worker: Worker, identity: Identity, flags: int, host_fd: int = -1) -> None:
         self.worker = worker
         self.identity = identity
+        #: By which its attributes are known without asking MountNamespace.
+        self.lease: Lease | None = None
+        #: Its descriptor is one of contents in memory, by which such a lease is kept up to date.
+        self.in_memory = False
+        #: The path under which it may be kept when the guest closes it.
+        self.path_key: Key | None = None
         #: Access mode and status flags as F_GETFL shows them.
         self.flags = flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC)
         access = flags & ACCESS_MODE
@@ -168,13 +178,21 @@ class OpenFile:
         self.closing()
         worker, identity = self.worker, self.identity
         worker.files.leave(self)
+        if self.kept():
+            return
         if self.host_fd >= 0:
+            if self.in_memory:
+                worker.leases.closing(self.host_fd, identity)
             worker.host.close(self.host_fd)
             self.host_fd = -1
         if identity.handle:
             for family in self.lock_families:
                 worker.tell(identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number))
             worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,)))
+
+    def kept(self) -> bool:
+        """Hand descriptor and handle over to whoever opens the same next, or tell that they go."""
+        return False
 
     def closing(self) -> None:
         """Release what only this kind of file has; the host descriptor is still open."""

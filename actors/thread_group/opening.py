@@ -16,6 +16,7 @@ from ..runtime.actor import Ask
 from . import terminal
 from .device import DEVICES
 from .directory import DescriptorDirectory, Directory, PathFile
+from .leases import KEPT_FLAGS
 from .open_file import ACCESS_MODE, O_LARGEFILE, Identity, OpenFile
 from .paths import base_of, magic_target, who
 from .pipe import PipeFile
@@ -25,6 +26,7 @@ from .text_file import MemoryImage, ProcessFile, TextFile
 
 if TYPE_CHECKING:
     from ..runtime.actor import Asking
+    from .leases import Key, Lease
     from .task import Task
 
 __all__ = ["open_at", "open_handle", "release_handle"]
@@ -35,7 +37,7 @@ _MAX_LINKS: Final = 40
 _FIFO_RETRY_NS: Final = 20_000_000
 
 
-def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve: int = 0) -> Asking:
+def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve: int = 0) -> Any:
     """Open a path and return the new descriptor, or the wait for a FIFO's other end."""
     group = task.group
     parked = group.files.take_opening(task.tid)
@@ -45,6 +47,24 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
     if not path:
         raise OSError(ENOENT, "")
     base = base_of(task, dirfd, path)
+    key = None
+    if not flags & ~KEPT_FLAGS and not resolve:
+        key = task.worker.leases.key(task, base, path, True)
+        kept = task.worker.leases.take(key)
+        if kept is not None:
+            return group.files.add(group, _again(task, key, *kept), close_on_exec=flags & os.O_CLOEXEC != 0)
+    return _ask_and_open(task, base, path, flags, mode, resolve, key)
+
+
+def _again(task: Task, key: Key, host_fd: int, identity: Identity, in_memory: bool, lease: Lease) -> RegularFile:
+    """Return the open file of what was opened and closed before."""
+    file = RegularFile(task.worker, identity, O_LARGEFILE, host_fd)
+    file.path_key, file.lease, file.in_memory = key, lease, in_memory
+    return file
+
+
+def _ask_and_open(task: Task, base: int, path: bytes, flags: int, mode: int, resolve: int, key: Key | None) -> Asking:
+    group = task.group
     if not flags & (os.O_CREAT | _O_TMPFILE_BIT):
         mode = 0
     mode &= 0o7777 & ~group.fs.umask
@@ -53,7 +73,13 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
         if opened.magic:
             file = yield from _through_links(task, opened, flags, mode)
         else:
+            if opened.lease or opened.missing:
+                key = key or task.worker.leases.key(task, base, path, not flags & os.O_NOFOLLOW)
+                task.worker.leases.learn(key, opened)
             file = make_file(task, opened, flags)
+            task.worker.leases.attach(file, opened)
+            if type(file) is RegularFile and not flags & ~KEPT_FLAGS:
+                file.path_key = key
     except OSError as error:
         if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:
             raise
@@ -123,7 +149,9 @@ def open_handle(task: Task, handle: int, flags: int) -> Asking:
 
 
 def make_file(task: Task, opened: Opened, flags: int) -> OpenFile:
-    """Make the open file of what MountNamespace opened. ENXIO for devices that are not there."""
+    """Make the open file of what MountNamespace opened. ENOENT; ENXIO for devices that are not there."""
+    if opened.missing:
+        raise OSError(ENOENT, "")
     identity = Identity(
         mode=opened.mode,
         ino=opened.ino,
@@ -148,6 +176,8 @@ def release_handle(task: Task, handle: int) -> None:
 def _make(task: Task, opened: Opened, identity: Identity, flags: int) -> OpenFile:
     worker = task.worker
     kind = stat.S_IFMT(opened.mode)
+    if opened.place:
+        worker.leases.places[opened.handle] = opened.place
     if flags & os.O_PATH:
         return PathFile(worker, identity, flags)
     flags |= O_LARGEFILE
@@ -200,7 +230,10 @@ def _open_fifo(task: Task, file: OpenFile, flags: int) -> Any:
 def _wait_for_reader(task: Task, base: int, path: bytes) -> Asking:
     """ENXIO of an opening for writing: a FIFO without readers is waited for, anything else stays an error."""
     request = GetStatus(root=task.group.fs.root, base=base, path=path, follow=True, who=who(task))
-    status = (yield Ask(task.group.mount_namespace, request)).status
+    reply = yield Ask(task.group.mount_namespace, request)
+    if reply.missing:
+        raise OSError(ENOENT, "")
+    status = reply.status
     if not status or not stat.S_ISFIFO(FileStatus.unpack(status).mode):
         raise OSError(ENXIO, "")
     return Block(channels=(("fifo",),), deadline_ns=task.worker.clock.monotonic_ns() + _FIFO_RETRY_NS)

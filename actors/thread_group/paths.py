@@ -84,6 +84,8 @@ def _ask(task: Task, places: list[_Place], request: Callable[[], Message]) -> As
             side, pid, magic, rest = _met_in_error(error)
         else:
             if not getattr(reply, "magic", ""):
+                if getattr(reply, "missing", b""):
+                    raise OSError(ENOENT, "")
                 return reply
             side, pid, magic, rest = 0, reply.proc_pid, reply.magic, reply.rest
         target = magic_target(task, pid, magic)

@@ -49,9 +49,16 @@ class RegularFile(OpenFile):
     def adopt(self, opened: Opened) -> RegularFile:
         """Take over what MountNamespace says beside the identity; return the file."""
         self.watched = opened.watched
+        self.in_memory = opened.limited or opened.host_ctime_ns >= 0
+        if self.in_memory:
+            self.worker.leases.opened(self)
         if opened.limited:
             self.budget = self.worker.files.budget(opened.dev)
         return self
+
+    def kept(self) -> bool:
+        """Only what was opened under a lease that still holds, for nothing but reading."""
+        return self.path_key is not None and self.worker.leases.keep(self, self.path_key)
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
         """Read at the host's offset or at *offset*."""

@@ -127,6 +127,7 @@ def begin(worker: Worker, message: messages.BeginSave) -> Done:
     if worker.saving is not None:
         worker.saving.file.close()
     worker.saving = Saving(worker, worker.node.descriptors.take(message.token))
+    worker.leases.drop()
     return Done()
 
 

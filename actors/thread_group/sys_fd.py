@@ -48,24 +48,24 @@ _RESOLVE_BENEATH, _RESOLVE_IN_ROOT, _RESOLVE_CACHED = 8, 16, 32
 
 
 @syscall(2, "open")
-def open_(task: Task, path: PathName, flags: S32, mode: U32) -> Asking:
+def open_(task: Task, path: PathName, flags: S32, mode: U32) -> Any:
     """open(2): EACCES, EEXIST, EFAULT, EINVAL, EISDIR, ELOOP, EMFILE, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EROFS..."""
     return _open(task, AT_FDCWD, path, flags, mode)
 
 
 @syscall(257)
-def openat(task: Task, dirfd: S32, path: PathName, flags: S32, mode: U32) -> Asking:
+def openat(task: Task, dirfd: S32, path: PathName, flags: S32, mode: U32) -> Any:
     """openat(2): open relative to a directory. EBADF, ENOTDIR and open(2)'s errnos."""
     return _open(task, dirfd, path, flags, mode)
 
 
 @syscall(85)
-def creat(task: Task, path: PathName, mode: U32) -> Asking:
+def creat(task: Task, path: PathName, mode: U32) -> Any:
     """creat(2): open with O_CREAT, O_WRONLY, O_TRUNC. open(2)'s errnos."""
     return _open(task, AT_FDCWD, path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
 
 
-def _open(task: Task, dirfd: int, path: bytes, flags: int, mode: int) -> Asking:
+def _open(task: Task, dirfd: int, path: bytes, flags: int, mode: int) -> Any:
     """open(2) ignores flags that it does not know, and with O_PATH most that it knows."""
     flags &= _VALID_OPEN_FLAGS
     if flags & os.O_PATH:
@@ -74,7 +74,7 @@ def _open(task: Task, dirfd: int, path: bytes, flags: int, mode: int) -> Asking:
 
 
 @syscall(437)
-def openat2(task: Task, dirfd: S32, path: PathName, how: Address, size: U64) -> Asking:
+def openat2(task: Task, dirfd: S32, path: PathName, how: Address, size: U64) -> Any:
     """openat2(2): openat with RESOLVE_* and strict flags. E2BIG, EINVAL, EXDEV, EAGAIN and open(2)'s errnos."""
     if size < _OPEN_HOW.size:
         raise OSError(EINVAL, "")

@@ -109,6 +109,13 @@ def _start(task: Task, dirfd: int, path: bytes, flags: int = 0) -> int | OpenFil
     return file.handle or file
 
 
+def _start_or_file(task: Task, dirfd: int, path: bytes, flags: int) -> int | OpenFile:
+    """As ``_start``, but an open file stands for itself even if MountNamespace knows it."""
+    if path or dirfd == AT_FDCWD or not flags & _EMPTY_PATH:
+        return _start(task, dirfd, path, flags)
+    return task.group.files.get_any(dirfd)
+
+
 def _ask(task: Task, start: int | OpenFile, path: bytes, build: Callable[[int, bytes], Message]) -> Asking:
     """Ask about a path, or return the open file that MountNamespace does not know."""
     if isinstance(start, OpenFile):
@@ -127,14 +134,33 @@ _STAT_FLAGS: Final = int(At.SYMLINK_NOFOLLOW | At.NO_AUTOMOUNT | At.EMPTY_PATH |
 _SYNC_TYPE: Final = int(At.STATX_SYNC_TYPE)
 
 
-def status_of(task: Task, start: int | OpenFile, path: bytes, *, follow: bool = True) -> Asking:
+def _known_status(task: Task, start: int | OpenFile, path: bytes, *, follow: bool) -> bytes | None:
+    """Return the packed FileStatus that a lease allows to give, None when MountNamespace is to be asked. ENOENT."""
+    leases = task.worker.leases
+    if isinstance(start, OpenFile):
+        return leases.status_of(start)
+    return leases.status(leases.key(task, start, path, follow)) if path else None
+
+
+def _ask_status(task: Task, start: int | OpenFile, path: bytes, *, follow: bool = True) -> Asking:
     """Return the packed FileStatus of a path, of a handle (b"") or of an open file."""
     group = task.group
+    file = None
     if isinstance(start, OpenFile):
-        return (yield from _local_status(task, start))
+        if not start.handle:
+            return (yield from _local_status(task, start))
+        file, start = start, start.handle
+    leases = task.worker.leases
+    key = leases.key(task, start, path, follow) if path else None
     root, caller = group.fs.root, who(task)
     reply = yield Ask(group.mount_namespace, GetStatus(root=root, base=start, path=path, follow=follow, who=caller))
     if not reply.magic:
+        if key is not None:
+            leases.learn(key, reply)
+            if reply.missing:
+                raise OSError(ENOENT, "")
+        elif file is not None:
+            leases.attach(file, reply)
         return reply.status
     reply = yield from ask_path(
         task, start, path, lambda base, rest: GetStatus(root=root, base=base, path=rest, follow=follow, who=caller)
@@ -162,14 +188,17 @@ def _local_status(task: Task, file: OpenFile) -> Asking:
 
 
 def _stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool = True) -> Any:
-    if isinstance(start, OpenFile) and not start.path.startswith(b"/dev/"):
-        task.memory.write(buffer, start.local_status(task.group).pack()[:STAT_BYTES])
-        return 0
-    return _ask_stat(task, start, path, buffer, follow=follow)
+    status = _known_status(task, start, path, follow=follow)
+    if status is None:
+        if not isinstance(start, OpenFile) or start.handle or start.path.startswith(b"/dev/"):
+            return _ask_stat(task, start, path, buffer, follow=follow)
+        status = start.local_status(task.group).pack()
+    task.memory.write(buffer, status[:STAT_BYTES])
+    return 0
 
 
 def _ask_stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool) -> Asking:
-    status = yield from status_of(task, start, path, follow=follow)
+    status = yield from _ask_status(task, start, path, follow=follow)
     task.memory.write(buffer, status[:STAT_BYTES])
     return 0
 
@@ -189,8 +218,7 @@ def lstat(task: Task, path: PathName, buffer: Address) -> Any:
 @syscall(5)
 def fstat(task: Task, fd: S32, buffer: Address) -> Any:
     """fstat(2): attributes of an open file. EBADF, EFAULT."""
-    file = task.group.files.get_any(fd)
-    return _stat(task, file.handle or file, b"", buffer)
+    return _stat(task, task.group.files.get_any(fd), b"", buffer)
 
 
 def _path_or_empty(task: Task, address: int, flags: int) -> bytes:
@@ -205,7 +233,7 @@ def newfstatat(task: Task, dirfd: S32, path: Address, buffer: Address, flags: S3
         raise OSError(EINVAL, "")
     name = _path_or_empty(task, path, flags)
     follow = not flags & _NOFOLLOW
-    return _stat(task, _start(task, dirfd, name, flags), name, buffer, follow=follow)
+    return _stat(task, _start_or_file(task, dirfd, name, flags), name, buffer, follow=follow)
 
 
 @syscall(332)
@@ -215,7 +243,10 @@ def statx(task: Task, dirfd: S32, path: Address, flags: U32, mask: U32, buffer: 
         raise OSError(EINVAL, "")
     _check(flags, _STAT_FLAGS)
     name = _path_or_empty(task, path, flags)
-    status = yield from status_of(task, _start(task, dirfd, name, flags), name, follow=not flags & _NOFOLLOW)
+    start, follow = _start_or_file(task, dirfd, name, flags), not flags & _NOFOLLOW
+    status = _known_status(task, start, name, follow=follow)
+    if status is None:
+        status = yield from _ask_status(task, start, name, follow=follow)
     task.memory.write(buffer, _pack_statx(FileStatus.unpack(status)))
     return 0
 
@@ -265,8 +296,15 @@ def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> Askin
     start = _start(task, dirfd, path, flags)
     if isinstance(start, OpenFile):
         return 0
+    leases = task.worker.leases
+    key = mode, caller.fsuid, caller.fsgid, caller.capabilities, *leases.key(task, start, path, follow)
+    if leases.is_known(key):
+        return 0
     request = Access(root=root, base=start, path=path, want=mode, follow=follow, who=caller)
     reply = yield Ask(group.mount_namespace, request)
+    leases.learn(key, reply)
+    if reply.missing:
+        raise OSError(ENOENT, "")
     if reply.magic:
         yield from ask_path(
             task,
@@ -374,6 +412,8 @@ def _enter(task: Task, base: int, path: bytes) -> Asking:
     )
     if isinstance(reply, OpenFile):
         raise OSError(ENOTDIR, "")
+    if reply.place:
+        task.worker.leases.places[reply.handle] = reply.place
     return reply.handle
 
 
@@ -901,6 +941,7 @@ def umount2(task: Task, target: PathName, flags: S32) -> Asking:
         raise OSError(EPERM, "")
     root, caller = group.fs.root, who(task)
     base = base_of(task, AT_FDCWD, _named(target))
+    task.worker.leases.release_kept()
     reply = yield from ask_path(
         task, base, target, lambda at, rest: Unmount(root=root, base=at, target=rest, flags=flags, who=caller)
     )

@@ -19,6 +19,7 @@ from errno import (
     EINVAL,
     EISCONN,
     EMSGSIZE,
+    ENOENT,
     ENOPROTOOPT,
     ENOTSOCK,
     EOPNOTSUPP,
@@ -182,7 +183,10 @@ def _bind_path(task: Task, file: SocketFile, path: bytes) -> Asking:
     except FileExistsError as error:
         raise OSError(EADDRINUSE if error.errno == EEXIST else error.errno, "") from None
     request = GetStatus(root=root, base=base, path=path, follow=False, who=caller)
-    status = FileStatus.unpack((yield Ask(group.mount_namespace, request)).status)
+    reply = yield Ask(group.mount_namespace, request)
+    if reply.missing:
+        raise OSError(ENOENT, "")
+    status = FileStatus.unpack(reply.status)
     task.worker.files.unix_names.bind(file, ("inode", status.dev, status.ino), path)
     return 0
 

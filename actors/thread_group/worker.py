@@ -18,7 +18,7 @@ from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
-from . import alarm, dispatch, families, file_table, fs_context, ids, save, templates, vdso
+from . import alarm, dispatch, families, file_table, fs_context, ids, leases, save, templates, vdso
 from .actor import ThreadGroup
 from .clocks import GuestClock
 from .directory import Directory
@@ -66,6 +66,7 @@ class Worker(Actor):
         self._channels: dict[Hashable, list[Task]] = {}
         self._fd_waits: dict[int, dict[Task, int]] = {}
         self.files = file_table.OpenFiles(self)
+        self.leases = leases.Leases(self)
         self.vdsos = vdso.Vdsos(host)
         self.ids = ids.GrantedIds(self)
         self.templates = templates.Templates(platform)
@@ -135,6 +136,11 @@ class Worker(Actor):
         for file in self.files:
             if file.handle in wanted and isinstance(file, (Directory, RegularFile)):
                 file.watched = message.mask
+
+    @handles(messages.LeasesEnded)
+    def leases_ended(self, message: messages.LeasesEnded) -> None:
+        """What MountNamespace allowed to answer is not so any more."""
+        self.leases.ended(message)
 
     def new_group(self, serial: int, pid: int) -> ThreadGroup:
         """Start a ThreadGroup actor on this node."""

@@ -1,0 +1,223 @@
+"""What MountNamespace lets this worker answer by itself: attributes, absent names, and files opened before.
+
+Linux counterpart: the leases of an NFS client (fs/nfs/delegation.c), and its cache of names.  Replies grant leases,
+``LeasesEnded`` takes them back before whatever changed the answer is answered itself; see MountNamespace's
+``leases.py``.  Nothing here is saved: everything is dropped when a save begins.
+
+A regular file that the guest has closed may be *kept*: descriptor and handle wait for the next open(2) of the same
+path by the same user, which then asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import ENOENT
+from typing import TYPE_CHECKING, Any, Final
+
+from ...config.limits import MAX_KEPT_FILES, MAX_LEASED_PATHS
+from ...messages.mount_namespace import ReleaseHandle, inode_of, mode_of, with_contents
+from .open_file import O_LARGEFILE
+
+if TYPE_CHECKING:
+    from ...messages.mount_namespace import Opened, StatusReply
+    from ...messages.thread_group import LeasesEnded
+    from .open_file import Identity, OpenFile
+    from .task import Task
+    from .worker import Worker
+
+    #: A path with all that decides where it leads, and what is asked of it.
+    Key = tuple[Any, ...]
+
+__all__ = ["KEPT_FLAGS", "Lease", "Leases"]
+
+#: Flags of open(2) beside O_RDONLY with which a kept file can be used again.
+KEPT_FLAGS: Final = os.O_CLOEXEC | O_LARGEFILE
+_SET_ID_BITS: Final = 0o6000
+#: Never changed.
+NO_DESCRIPTORS: Final[dict[int, None]] = {}
+
+
+class Lease:
+    """What is known of one inode."""
+
+    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "seen", "status")
+
+    def __init__(self) -> None:
+        self.is_alive = True
+        #: A packed FileStatus.
+        self.status = b""
+        #: As in StatusReply: at least 0 when descriptors say what size and times are.
+        self.host_ctime_ns = -1
+        #: What a descriptor said when *status* was made of it; None: not asked yet.
+        self.seen: tuple[int, ...] | None = None
+        #: Host descriptors of its contents in memory, that the guest has open or that are kept.
+        self.fds: dict[int, None] = NO_DESCRIPTORS
+        #: The paths that were answered with it.
+        self.keys: list[Key] = []
+
+
+class Leases:
+    """All leases of a worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._by_number: dict[int, Lease] = {}
+        self._paths: dict[Key, Lease] = {}
+        #: Paths that lead nowhere, and by which missing name.
+        self._missing: dict[Key, bytes] = {}
+        self._by_name: dict[bytes, list[Key]] = {}
+        #: Files that the guest has closed, oldest first.
+        self._kept: dict[Key, tuple[int, Identity, bool]] = {}
+        #: Descriptors of contents in memory by st_dev and st_ino.
+        self._contents: dict[tuple[int, int], dict[int, None]] = {}
+        #: Numbers of the places that handles of directories stand for, so that paths are known from all of them.
+        self.places: dict[int, int] = {}
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def key(self, task: Task, start: int, path: bytes, follow: bool) -> Key:
+        """Return under what is known where *path* from the handle *start* leads the caller."""
+        group, places = task.group, self.places
+        root, c = group.fs.root, group.credentials
+        return path, places.get(start, start), places.get(root, root), follow, c.fsuid, c.fsgid, c.groups, c.effective
+
+    def status(self, key: Key) -> bytes | None:
+        """Return the packed FileStatus of what a path leads to, None when it is to be asked for. ENOENT."""
+        lease = self._paths.get(key)
+        if lease is None:
+            if key in self._missing:
+                raise OSError(ENOENT, "")
+            return None
+        return lease.status if lease.host_ctime_ns < 0 else self._look(lease)
+
+    def is_known(self, key: Key) -> bool:
+        """Tell whether a path was answered with a lease that holds. ENOENT."""
+        if key in self._missing:
+            raise OSError(ENOENT, "")
+        return key in self._paths
+
+    def status_of(self, file: OpenFile) -> bytes | None:
+        """Return the packed FileStatus of an open file, None when it is to be asked for."""
+        lease = file.lease
+        if lease is None or not lease.is_alive:
+            return None
+        return lease.status if lease.host_ctime_ns < 0 else self._look(lease)
+
+    def _look(self, lease: Lease) -> bytes | None:
+        """Bring size and times up to date by a descriptor; None when there is none, or when more may have changed."""
+        fd = next(iter(lease.fds), -1)
+        if fd < 0:
+            return None
+        seen = self._worker.host.file_status(fd)[7:]  # from the size on
+        if seen != lease.seen:
+            if mode_of(lease.status) & _SET_ID_BITS:
+                return None  # a write takes them away
+            lease.status = with_contents(lease.status, seen, lease.host_ctime_ns)
+            lease.seen, lease.host_ctime_ns = seen, seen[-1]
+        return lease.status
+
+    # -- learning -----------------------------------------------------------------------------------------------
+
+    def learn(self, key: Key, reply: StatusReply | Opened) -> None:
+        """Remember what was answered about a path."""
+        if len(self._paths) + len(self._missing) >= MAX_LEASED_PATHS:
+            self.drop()
+        if reply.lease:
+            lease = self._granted(reply)
+            if self._paths.get(key) is not lease:
+                self._paths[key] = lease
+                lease.keys.append(key)
+        elif reply.missing:
+            self._missing[key] = reply.missing
+            self._by_name.setdefault(reply.missing, []).append(key)
+
+    def attach(self, file: OpenFile, reply: StatusReply | Opened) -> None:
+        """Remember what was answered about an open file."""
+        if not reply.lease:
+            return
+        lease = self._granted(reply)
+        if file.lease is not lease:
+            # The lease that it was opened with has ended, and with it what the opening could stand for.
+            file.lease, file.path_key = lease, None
+
+    def opened(self, file: OpenFile) -> None:
+        """A file is open whose descriptor is that of contents in memory."""
+        self._contents.setdefault((file.dev, file.ino), {})[file.host_fd] = None
+
+    def closing(self, fd: int, identity: Identity) -> None:
+        """Such a descriptor is about to be closed."""
+        fds = self._contents[identity.dev, identity.ino]
+        del fds[fd]
+        if not fds:
+            del self._contents[identity.dev, identity.ino]
+
+    def _granted(self, reply: StatusReply | Opened) -> Lease:
+        lease = self._by_number.get(reply.lease)
+        if lease is None:
+            lease = self._by_number[reply.lease] = Lease()
+        lease.status, lease.host_ctime_ns, lease.seen = reply.status, reply.host_ctime_ns, None
+        if reply.host_ctime_ns >= 0:
+            lease.fds = self._contents.get(inode_of(reply.status), NO_DESCRIPTORS)
+        return lease
+
+    # -- kept files ---------------------------------------------------------------------------------------------
+
+    def keep(self, file: OpenFile, key: Key) -> bool:
+        """Take over descriptor and handle of a file that is being closed, if another opening may use them."""
+        lease = file.lease
+        if lease is None or not lease.is_alive or file.flags != O_LARGEFILE or file.lock_families or key in self._kept:
+            return False
+        if self._paths.get(key) is not lease:
+            return False
+        if len(self._kept) >= MAX_KEPT_FILES:
+            self._release(next(iter(self._kept)))
+        self._kept[key] = file.host_fd, file.identity, file.in_memory
+        return True
+
+    def take(self, key: Key) -> tuple[int, Identity, bool, Lease] | None:
+        """Give out a kept file, at its beginning; None when there is none. ENOENT."""
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            if key in self._missing:
+                raise OSError(ENOENT, "")
+            return None
+        self._worker.host.seek(kept[0], 0, os.SEEK_SET)
+        return *kept, self._paths[key]
+
+    def _release(self, key: Key) -> None:
+        fd, identity, in_memory = self._kept.pop(key)
+        if in_memory:
+            self.closing(fd, identity)
+        self._worker.host.close(fd)
+        self._worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=True))
+
+    def release_kept(self) -> None:
+        """Close what the guest has closed: nothing shall be busy by it."""
+        for key in list(self._kept):
+            self._release(key)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def ended(self, message: LeasesEnded) -> None:
+        """MountNamespace takes something back."""
+        if message.everything:
+            self.drop()
+        for key in self._by_name.pop(message.name, ()):
+            self._missing.pop(key, None)
+        lease = self._by_number.pop(message.lease, None)
+        if lease is not None:
+            lease.is_alive = False
+            for key in lease.keys:
+                if key in self._kept:
+                    self._release(key)
+                self._paths.pop(key, None)
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self.release_kept()
+        for lease in self._by_number.values():
+            lease.is_alive = False
+        self._by_number.clear()
+        self._paths.clear()
+        self._missing.clear()
+        self._by_name.clear()
