@@ -49,7 +49,7 @@ _CONTROL_MESSAGE: Final = struct.Struct("=QiiI4x")
 
 @contextlib.contextmanager
 def _addresses_not_random() -> Iterator[None]:
-    """Have what this thread executes placed as high as can be, if the host lets us: guests are placed at random anyway."""
+    """Have what this thread executes placed as high as can be, if the host lets us. Guests get random places anyway."""
     personality = ctypes.PyDLL(None).personality
     before = personality(_ASK_PERSONALITY)
     personality(before | _ADDR_NO_RANDOMIZE)
