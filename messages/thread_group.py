@@ -52,7 +52,10 @@ class Signal(Message):
 
 @message(tag=0x406, receiver="thread_group", mode=Mode.TELL)
 class Answer(Message):
-    """task_set -> thread_group, tell: the answer to a petition of thread *tid*."""
+    """task_set -> thread_group, tell: the answer to a petition of thread *tid*, and a signal that came with it.
+
+    A child's end is mostly both, SIGCHLD and what the parent waits for.
+    """
 
     tid: int
     petition: int
@@ -60,6 +63,9 @@ class Answer(Message):
     errno: int
     extra: tuple[int, ...]
     text: bytes
+    #: 0, or as a ``Signal`` to the group that came before.
+    signo: int = 0
+    siginfo: bytes = b""
 
 
 @message(tag=0x407, receiver="thread_group", mode=Mode.TELL)

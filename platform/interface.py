@@ -190,7 +190,7 @@ class HostTask(abc.ABC):
 
     @abc.abstractmethod
     def clone(self, *, share_memory: bool) -> HostTask:
-        """Return a new stopped host task with the same registers and extended state.
+        """Return a new stopped host task with the same registers, but 0 as its call's result, and extended state.
 
         With *share_memory* it runs in the same :class:`AddressSpace` object (threads, vfork), else in a
         copy-on-write copy of it (fork).  Raises OSError(EAGAIN or ENOMEM) when the host refuses.

@@ -204,6 +204,12 @@ class Actor(pykka.Actor):
         actor._start_actor_loop()
         return actor.actor_ref
 
+    def stop(self) -> None:
+        """End now, not in a later turn as pykka does by a message: 20 us of each exit."""
+        if not self.actor_stopped.is_set():
+            self._stop()
+            self._refuse_waiting()
+
     def _stop(self) -> None:
         self.actor_stopped.set()
         self.on_stop()

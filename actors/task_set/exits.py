@@ -95,6 +95,7 @@ def _exit(tree: ProcessTree, process: Process) -> None:
     parent = _announce(tree, process)
     wait.wake(tree, heir)
     wait.wake(tree, parent)
+    tree.send_ahead()
     if all(p.dead for p in tree.guests()):
         tree.tell_kernel(AllExited())
 
@@ -182,7 +183,7 @@ def _send(tree: ProcessTree, parent: Process, child: Process, signo: int, code: 
         user_ns=child.user_ns,
         system_ns=child.system_ns,
     )
-    tree.signal(parent, Signal(tid=0, signo=signo, siginfo=siginfo))
+    tree.signal_ahead(parent, Signal(tid=0, signo=signo, siginfo=siginfo))
 
 
 def group_stopped(tree: ProcessTree, process: Process, signo: int) -> None:
@@ -206,3 +207,4 @@ def _notify_job_change(tree: ProcessTree, process: Process, code: int, status: i
     if not parent.no_stop_signal:
         _send(tree, parent, process, SIGCHLD, code, status)
     wait.wake(tree, parent)
+    tree.send_ahead()

@@ -82,6 +82,8 @@ class ProcessTree:
         #: How many signals each process was sent, by serial, and the last of them that went to many. Not saved.
         self.signals_sent: dict[int, int] = {}
         self.broadcasts: dict[int, collections.deque[tuple[int, Signal]]] = {}
+        #: A signal that goes with the next message to its process, see ``signal_ahead``.
+        self._ahead: tuple[Process, Signal] | None = None
         #: A stop is beginning or ending: whoever is in another epoch will be told.
         self.changing_epoch = False
         #: How many serials each worker has had.
@@ -206,6 +208,8 @@ class ProcessTree:
 
     def post(self, process: Process, message: Message) -> None:
         """Tell a process's actor; init hears nothing, an embryo later, the dead never."""
+        if self._ahead is not None and self._ahead[0] is process:
+            self.send_ahead()
         if process.state is ProcessState.EMBRYO:
             held = self.held.setdefault(process.group, [])
             assert len(held) < MAX_HELD_MESSAGES, "an embryo is born before so much is sent to it"
@@ -223,6 +227,18 @@ class ProcessTree:
             broadcasts.append((count, message))
         self.post(process, message)
 
+    def signal_ahead(self, process: Process, message: Signal) -> None:
+        """As ``signal``, but an answer that the process is told next takes it along; ``send_ahead`` ends the wait."""
+        self.send_ahead()
+        self.signals_sent[process.group] = self.signals_sent.get(process.group, 0) + 1
+        self._ahead = process, message
+
+    def send_ahead(self) -> None:
+        """Nothing is told that the signal could go with."""
+        if self._ahead is not None:
+            (process, message), self._ahead = self._ahead, None
+            self.post(process, message)
+
     def answer(
         self,
         process: Process,
@@ -235,7 +251,23 @@ class ProcessTree:
         text: bytes = b"",
     ) -> None:
         """Answer a petition of thread *tid* of *process*."""
-        self.post(process, Answer(tid=tid, petition=petition, value=value, errno=errno, extra=extra, text=text))
+        signo, siginfo = 0, b""
+        if self._ahead is not None and self._ahead[0] is process:
+            signo, siginfo = self._ahead[1].signo, self._ahead[1].siginfo
+            self._ahead = None
+        self.post(
+            process,
+            Answer(
+                tid=tid,
+                petition=petition,
+                value=value,
+                errno=errno,
+                extra=extra,
+                text=text,
+                signo=signo,
+                siginfo=siginfo,
+            ),
+        )
 
     def tell_kernel(self, message: Message) -> None:
         """Tell Kernel."""

@@ -17,7 +17,6 @@ from ..runtime.actor import Actor, Promise, handles
 from . import dispatch, exec_, exits, proc_files, save, signals, timers
 from .credentials import Credentials
 from .limits import ResourceLimits
-from .task import RunState, Task
 
 if TYPE_CHECKING:
     from ...messages.base import Message
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from .file_table import FileTable
     from .fs_context import FsContext
     from .memory import MemoryManager
+    from .task import Task
     from .worker import Worker
 
 __all__ = ["ThreadGroup"]
@@ -34,7 +34,9 @@ __all__ = ["ThreadGroup"]
 class ThreadGroup(Actor):
     """One guest process. Created by the Worker (first program) or by a fork of another ThreadGroup."""
 
-    def __init__(self, address: str, node: Node, *, worker: Worker, group: int, pid: int) -> None:
+    def __init__(
+        self, address: str, node: Node, *, worker: Worker, group: int, pid: int, forker: ThreadGroup | None = None
+    ) -> None:
         super().__init__(address, node)
         self.worker = worker
         #: TaskSet's serial number of this group, and the process id.
@@ -52,8 +54,9 @@ class ThreadGroup(Actor):
         self.files: FileTable = None  # type: ignore[assignment]
         self.fs: FsContext = None  # type: ignore[assignment]
         self.mount_namespace = ""
-        self.credentials = Credentials.root()
-        self.limits = ResourceLimits()
+        #: A copy of the forker's, except for a first program.
+        self.credentials = Credentials.root() if forker is None else forker.credentials.copy()
+        self.limits = ResourceLimits() if forker is None else forker.limits.copy()
         self.signals = signals.GroupSignals()
         self.timers = timers.GroupTimers(self)
         #: Absolute path and handle of the program, for /proc/PID/exe.
@@ -124,8 +127,15 @@ class ThreadGroup(Actor):
     def answer(self, message: mine.Answer) -> None:
         """Wake the task whose petition this answers; a late answer to a dead thread is dropped."""
         task = self.tasks.get(message.tid)
-        if task is not None and task.petition == message.petition and task.state is not RunState.DEAD:
+        if task is not None and task.petition != message.petition:
+            task = None
+        if task is not None:
+            # First: then the signal does not cancel the petition.
             task.answer = message
+        if message.signo:
+            self.signals_heard += 1
+            signals.send(self, message.signo, message.siginfo)
+        if task is not None:
             dispatch.wake(task)
 
     @handles(mine.ReparentedTo)
@@ -184,7 +194,7 @@ class ThreadGroup(Actor):
 
     def cancel_petition(self, task: Task) -> None:
         """A signal interrupts an interruptible petition: ask for its end, once, and go on waiting for the answer."""
-        if not task.petition_interrupted:
+        if not task.petition_interrupted and task.answer is None:
             task.petition_interrupted = True
             self.tell_task_set(to_task_set.WaitCancel(group=self.group, tid=task.tid, petition=task.petition))
 

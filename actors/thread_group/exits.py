@@ -7,7 +7,7 @@ signal, execve of a sibling, a host task that died.  When the last task of a gro
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.logging import get_logger
 from ...messages.task_set import GroupExited, ThreadExited
@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 log = get_logger(__name__)
+
+#: A child of fork that ends after less CPU time than this has in use what its forker had: nobody looks.
+_SHORT_LIFE_NS: Final = 10_000_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,9 +89,13 @@ def _leave_wait(task: Task) -> None:
 
 
 def _keep_times(task: Task, *, last: bool) -> None:
-    if last:
-        task.worker.note_resident(task)
     user_ns, system_ns = task.worker.cpu_times_ns(task)
+    if last:
+        memory = task.memory
+        if memory.forked_rss_kib and user_ns + system_ns < _SHORT_LIFE_NS:
+            memory.max_rss_kib = max(memory.max_rss_kib, memory.forked_rss_kib)
+        else:
+            task.worker.note_resident(task)
     task.group.times.dead_user_ns += user_ns
     task.group.times.dead_system_ns += system_ns
 

@@ -6,8 +6,12 @@ Linux counterpart: struct rlimit in struct signal_struct (include/asm-generic/re
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 from ...config.limits import GUEST_RLIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["RLIM_INFINITY", "Resource", "ResourceLimits"]
 
@@ -38,8 +42,9 @@ class Resource(enum.IntEnum):
 class ResourceLimits:
     """Soft and hard limits by resource; units are each resource's own (bytes, seconds, counts)."""
 
-    def __init__(self, values: list[tuple[int, int]] | None = None) -> None:
-        self._values = list(values or _DEFAULTS)
+    def __init__(self, values: Sequence[tuple[int, int]] | None = None) -> None:
+        #: Never changed in place: copies share it.
+        self._values = tuple(values or _DEFAULTS)
 
     def soft(self, resource: int) -> int:
         """Return the limit in force; RLIM_INFINITY for none."""
@@ -51,7 +56,9 @@ class ResourceLimits:
 
     def set(self, resource: int, soft: int, hard: int) -> None:
         """Set both; the caller has checked them."""
-        self._values[resource] = (soft, hard)
+        values = list(self._values)
+        values[resource] = (soft, hard)
+        self._values = tuple(values)
 
     def copy(self) -> ResourceLimits:
         """Return an independent copy, as fork does."""

@@ -168,6 +168,10 @@ class MemoryManager(UserAccess):
         self.membarrier_registrations = 0
         #: Peak resident set in KiB, as of the last times that CPU time was read and of threads that have gone.
         self.max_rss_kib = 0
+        #: What the forker had in use when this memory was copied from its own; 0 for what no fork has made.
+        self.forked_rss_kib = 0
+        #: The last look at what is in use, for forks: when (ns of the guest's monotonic clock), and KiB.
+        self.recent_rss = (0, 0)
 
     # -- users --------------------------------------------------------------------------------------------------
 

@@ -50,10 +50,11 @@ class SignalQueue:
     __slots__ = ("_entries", "bits")
 
     def __init__(self, entries: list[Pending] | None = None) -> None:
-        self._entries = list(entries or ())
+        self._entries = entries or []
         #: The set of queued signals.
         self.bits = 0
-        self._count_bits()
+        if entries:
+            self._count_bits()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -129,33 +130,43 @@ class Sigaction(NamedTuple):
 
 
 _DEFAULT: Final = Sigaction()
+_IGNORED: Final = Sigaction(handler=SIG_IGN)
+#: The actions of a new program. Never changed.
+_DEFAULTS: Final = [_DEFAULT] * (NSIG + 1)
 
 
 class SignalHandlers:
     """The actions of all signals; shared by processes that were cloned with CLONE_SIGHAND."""
 
-    __slots__ = ("_actions",)
+    __slots__ = ("_actions", "_shared")
 
     def __init__(self, actions: list[Sigaction] | None = None) -> None:
-        self._actions = list(actions) if actions else [_DEFAULT] * (NSIG + 1)
+        self._actions = actions or _DEFAULTS
+        #: A copy has the same list, which nobody changes therefore.
+        self._shared = actions is None
 
     def __getitem__(self, signo: int) -> Sigaction:
         return self._actions[signo]
 
     def __setitem__(self, signo: int, action: Sigaction) -> None:
+        if self._shared:
+            self._actions, self._shared = self._actions.copy(), False
         self._actions[signo] = action
 
     def copy(self) -> SignalHandlers:
         """Return an independent copy, as fork does."""
-        return SignalHandlers(self._actions)
+        copy = SignalHandlers(self._actions)
+        copy._shared = self._shared = True
+        return copy
 
     def reset(self, *, keep_ignored: bool) -> None:
         """Set every signal to its default action; ignored ones stay so if told (flush_signal_handlers)."""
-        for signo, action in enumerate(self._actions):
-            if action is _DEFAULT:
-                continue
-            ignored = keep_ignored and action.handler == SIG_IGN
-            self._actions[signo] = Sigaction(handler=SIG_IGN) if ignored else _DEFAULT
+        if self._actions is _DEFAULTS:
+            return
+        actions = _DEFAULTS
+        if keep_ignored and any(action.handler == SIG_IGN for action in self._actions):
+            actions = [_IGNORED if action.handler == SIG_IGN else _DEFAULT for action in self._actions]
+        self._actions, self._shared = actions, actions is _DEFAULTS
 
     def ignores(self, signo: int) -> bool:
         """Return whether the signal's action is to do nothing."""

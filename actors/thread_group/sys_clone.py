@@ -7,6 +7,7 @@ runs, in order with all else that the parent tells.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from errno import E2BIG, EINVAL, EPERM
 from typing import TYPE_CHECKING, NamedTuple
@@ -290,8 +291,9 @@ def _wait_for_vfork(task: Task) -> object:
 def _clone_host(task: Task, birth: _Birth) -> HostTask:
     """Clone the host task and give the clone its own stack and thread pointer."""
     host = task.host.clone(share_memory=bool(birth.flags & _F.VM))
+    if not birth.stack and not birth.flags & _F.SETTLS:
+        return host
     registers = host.get_registers()
-    registers.rax = 0
     if birth.stack:
         registers.rsp = birth.stack
     if birth.flags & _F.SETTLS:
@@ -320,7 +322,7 @@ def _clone_host_with_pidfd(task: Task, birth: _Birth) -> HostTask:
 def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask) -> Task:
     """Build the child's ThreadGroup from the parent's, shared or copied as the flags say."""
     parent, flags = task.group, birth.flags
-    group = task.worker.new_group(serial, pid)
+    group = task.worker.new_group(serial, pid, parent)
     sibling = bool(flags & _F.PARENT)
     group.ppid = parent.ppid if sibling else parent.pid
     group.pgid, group.sid, group.terminal = parent.pgid, parent.sid, parent.terminal
@@ -329,8 +331,6 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     group.memory = task.memory.share(group) if flags & _F.VM else task.memory.fork(host.space, group)
     group.files = parent.files.share(group) if flags & _F.FILES else parent.files.fork(group)
     group.fs = parent.fs.share() if flags & _F.FS else parent.fs.fork()
-    group.credentials = parent.credentials.copy()
-    group.limits = parent.limits.copy()
     group.executable = parent.executable
     group.oom_score_adj = parent.oom_score_adj
     signals.inherit(parent, group, share=bool(flags & _F.SIGHAND), clear=bool(flags & _F.CLEAR_SIGHAND))
@@ -340,11 +340,12 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     child.sigmask = task.sigmask
     child.command = task.command
     child.scheduling = task.scheduling.for_child()
-    child.start_ns = task.worker.clock.monotonic_ns()
+    child.start_ns = group.start_ns
     if not flags & _F.VM or flags & _F.VFORK:
         child.altstack = task.altstack
     group.tasks[pid] = child
     if not flags & _F.VM:
+        group.memory.forked_rss_kib = task.worker.recent_resident_kib(task, group.start_ns)
         group.memory.after_fork(child)
     return child
 
@@ -353,13 +354,12 @@ def _write_tids(task: Task, child: Task, birth: _Birth) -> None:
     """CLONE_PARENT_SETTID, CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID; Linux ignores bad pointers here."""
     if birth.flags & _F.CHILD_CLEARTID:
         child.clear_child_tid = birth.child_tid
-    wanted = ((_F.PARENT_SETTID, task, birth.parent_tid), (_F.CHILD_SETTID, child, birth.child_tid))
-    for flag, owner, address in wanted:
-        if birth.flags & flag:
-            try:
-                owner.memory.write(address, struct.pack("<i", child.tid))
-            except OSError:
-                continue
+    if birth.flags & _F.PARENT_SETTID:
+        with contextlib.suppress(OSError):
+            task.memory.write_u32(birth.parent_tid, child.tid)
+    if birth.flags & _F.CHILD_SETTID:
+        with contextlib.suppress(OSError):
+            child.memory.write_u32(birth.child_tid, child.tid)
 
 
 def _start(child: Task) -> None:

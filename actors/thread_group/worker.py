@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import select
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = ["Worker"]
+
+#: How long what a process has in use is taken for the same, in ns.
+_RECENT_NS: Final = 10_000_000
 
 families.load()
 
@@ -142,10 +145,10 @@ class Worker(Actor):
         """What MountNamespace allowed to answer is not so any more."""
         self.leases.ended(message)
 
-    def new_group(self, serial: int, pid: int) -> ThreadGroup:
-        """Start a ThreadGroup actor on this node."""
+    def new_group(self, serial: int, pid: int, forker: ThreadGroup | None = None) -> ThreadGroup:
+        """Start a ThreadGroup actor on this node, for a child of *forker*."""
         address = f"thread_group:{serial}"
-        ThreadGroup.start(address, self.node, worker=self, group=serial, pid=pid)
+        ThreadGroup.start(address, self.node, worker=self, group=serial, pid=pid, forker=forker)
         group = self.node.actor(address)
         assert isinstance(group, ThreadGroup)
         self.groups[serial] = group
@@ -170,6 +173,15 @@ class Worker(Actor):
         """Look how much memory a task's process has in use, for the peak of it that getrusage(2) reports."""
         with contextlib.suppress(OSError):
             task.memory.max_rss_kib = max(task.memory.max_rss_kib, self.host.resident_kib(task.host.host_tid))
+
+    def recent_resident_kib(self, task: Task, now_ns: int) -> int:
+        """Return what a task's process has in use in KiB, as of the last 10 ms: a look takes 15 us of a fork's 400."""
+        seen_ns, resident_kib = task.memory.recent_rss
+        if not resident_kib or now_ns - seen_ns > _RECENT_NS:
+            with contextlib.suppress(OSError):
+                resident_kib = self.host.resident_kib(task.host.host_tid)
+            task.memory.recent_rss = now_ns, resident_kib
+        return resident_kib
 
     # -- the platform's events ------------------------------------------------------------------------------------
 

@@ -244,7 +244,9 @@ class PtraceTask(Tracee, HostTask):
 
     def clone(self, *, share_memory: bool) -> PtraceTask:
         tid = self._host_call(SYS["clone"], CLONE_FLAGS | (_CLONE_VM if share_memory else 0))
-        return self._platform.adopt(tid, self, self._registers.copy(), self.space if share_memory else None)
+        registers = self._registers.copy()
+        registers.rax = 0
+        return self._platform.adopt(tid, self, registers, self.space if share_memory else None)
 
 
 def check_range(address: int, length: int) -> None:

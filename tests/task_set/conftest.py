@@ -75,6 +75,12 @@ class FakeGroup(Listener):
     stop_promise: Promise | None = None
     stop_epoch = 0
 
+    def on_receive(self, message: Any) -> Any:
+        """What comes with an answer is heard before it."""
+        if type(message) is thread_group.Answer and message.signo:
+            self.heard.append(thread_group.Signal(tid=0, signo=message.signo, siginfo=message.siginfo))
+        return super().on_receive(message)
+
     @handles(thread_group.Execute)
     def execute(self, message: thread_group.Execute) -> Done:
         if message.arguments.filename == "/bin/missing":

@@ -47,7 +47,17 @@ def test_SIGCHLD_comes_before_the_parked_wait_is_answered(family: Any) -> None:
     stage.park(parent)
     stage.group(parent).heard.clear()
     stage.exit(child)
-    assert [type(m) for m in stage.group(parent).heard] == [thread_group.Signal, thread_group.Answer]
+    signal, answer = stage.group(parent).heard
+    assert isinstance(signal, thread_group.Signal)
+    assert (signal.signo, signal.siginfo) == (answer.signo, answer.siginfo), "one message says both"
+
+
+def test_SIGCHLD_comes_alone_when_nobody_waits(family: Any) -> None:
+    stage, parent, child = family
+    stage.group(parent).heard.clear()
+    stage.exit(child)
+    assert stage.signals(parent) == [17]
+    assert stage.wait(parent).signo == 0
 
 
 def test_SIGCHLD_says_who_and_how(family: Any) -> None:

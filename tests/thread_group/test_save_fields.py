@@ -33,6 +33,7 @@ _GROUP_OTHERS = {
 _MEMORY_OTHERS = {
     *("vmas", "executable", "future_flags", "max_rss_kib", "space", "_users", "_hit", "_write_hit"),
     "natural_base",  # of this host
+    *("forked_rss_kib", "recent_rss"),  # spare a look; without them there is one
 }
 
 
