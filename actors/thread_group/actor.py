@@ -17,6 +17,7 @@ from ..runtime.actor import Actor, Promise, handles
 from . import dispatch, exec_, exits, proc_files, save, signals, timers
 from .credentials import Credentials
 from .limits import ResourceLimits
+from .task import RunState
 
 if TYPE_CHECKING:
     from ...messages.base import Message
@@ -55,9 +56,9 @@ class ThreadGroup(Actor):
         self.fs: FsContext = None  # type: ignore[assignment]
         self.mount_namespace = ""
         #: A copy of the forker's, except for a first program.
-        self.credentials = Credentials.root() if forker is None else forker.credentials.copy()
-        self.limits = ResourceLimits() if forker is None else forker.limits.copy()
-        self.signals = signals.GroupSignals()
+        self.credentials: Credentials = Credentials.root() if forker is None else forker.credentials.copy()
+        self.limits: ResourceLimits = ResourceLimits() if forker is None else forker.limits.copy()
+        self.signals: signals.GroupSignals = signals.GroupSignals()
         self.timers = timers.GroupTimers(self)
         #: Absolute path and handle of the program, for /proc/PID/exe.
         self.executable = (b"", 0)
