@@ -26,6 +26,8 @@ from .signal_state import (
     SA_RESTART,
     SA_RESTORER,
     SA_SIGINFO,
+    SIG_DFL,
+    SIG_IGN,
     Sigaction,
 )
 from .sys_time import monotonic_deadline, read_timespec
@@ -39,6 +41,10 @@ __all__ = ["check_signo", "read_siginfo", "user_siginfo"]
 
 _SIGSET_BYTES: Final = 8
 _SIGACTION: Final = struct.Struct("<QQQQ")
+_SIGACTION_BYTES: Final = _SIGACTION.size
+_unpack_action: Final = _SIGACTION.unpack
+_pack_action: Final = _SIGACTION.pack
+_UNCATCHABLE: Final = (si.SIGKILL, si.SIGSTOP)
 _STACK: Final = struct.Struct("<Qi4xQ")
 _SA_KNOWN: Final = (
     SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND
@@ -61,29 +67,38 @@ def _check_set_size(size: int) -> None:
 def rt_sigaction(task: Task, signo: S32, new: Address, old: Address, size: U64) -> int:
     """sigaction(2): examine and change a signal's action. EFAULT, EINVAL."""
     _check_set_size(size)
-    wanted = _SIGACTION.unpack(task.memory.read(new, _SIGACTION.size)) if new else None
-    if not 1 <= signo <= si.NSIG or (wanted is not None and si.bit(signo) & si.UNBLOCKABLE):
+    wanted = _unpack_action(task.memory.read(new, _SIGACTION_BYTES)) if new else None
+    if not 1 <= signo <= si.NSIG or (wanted is not None and signo in _UNCATCHABLE):
         raise OSError(EINVAL, "")
     handlers = task.group.signals.handlers
     before = handlers[signo]
     if wanted is not None:
         handler, flags, restorer, mask = wanted
-        disposition = handlers.child_disposition() if signo == si.SIGCHLD else None
-        handlers[signo] = Sigaction(handler, flags & _SA_KNOWN, restorer, mask & ~si.UNBLOCKABLE)
-        _forget_ignored(task.group, signo)
-        if disposition is not None and disposition != handlers.child_disposition():
-            signals.tell_child_disposition(task.group)
+        action = Sigaction(handler, flags & _SA_KNOWN, restorer, mask & ~si.UNBLOCKABLE)
+        _act_anew(task.group, signo, action)
     if old:
-        task.memory.write(old, _SIGACTION.pack(*before))
+        task.memory.write(old, _pack_action(*before))
     return 0
+
+
+def _act_anew(group: ThreadGroup, signo: int, action: Sigaction) -> None:
+    """Change a signal's action, and what follows from that."""
+    handlers = group.signals.handlers
+    disposition = handlers.child_disposition() if signo == si.SIGCHLD else None
+    handlers[signo] = action
+    if action.handler in (SIG_DFL, SIG_IGN):
+        _forget_ignored(group, signo)
+    if disposition is not None and disposition != handlers.child_disposition():
+        signals.tell_child_disposition(group)
 
 
 def _forget_ignored(group: ThreadGroup, signo: int) -> None:
     """An ignored signal is taken out of the queues, even if it is blocked (POSIX)."""
     if group.signals.handlers.ignores(signo):
-        group.signals.pending.discard(si.bit(signo))
+        signal = si.bit(signo)
+        group.signals.pending.discard(signal)
         for task in group.tasks.values():
-            task.pending.discard(si.bit(signo))
+            task.pending.discard(signal)
 
 
 @syscall(131)
