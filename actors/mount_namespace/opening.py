@@ -201,7 +201,7 @@ def _finish(
     if truncated:
         tree.watches.changed(dentry, Cause.MODIFY)
     # What is opened for writing will change, and who watches is told of each opening.
-    leased = stable and not flags & _CHANGES and not request.for_exec and not tree.watches.by_inode
+    leased = stable and not flags & _CHANGES and not tree.watches.by_inode
     return _reply(tree, request, flags, place, fd if fd < 0 else give(fd), leased=leased)
 
 

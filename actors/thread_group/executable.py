@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["ExecRequest", "open_program"]
 
 _MAX_SCRIPT_DEPTH: Final = 5
+#: Tells what is known of paths for execve from what is for open(2).
+_FOR_EXEC: Final = "exec"
 
 
 class ExecRequest(NamedTuple):
@@ -103,26 +105,37 @@ def _check_alive(task: Task) -> None:
 
 
 def _open(task: Task, request: ExecRequest) -> Asking:
-    """Open a program for execution and return its open file. open(2)'s errnos; EACCES for what is no regular file."""
+    """Open a program for execution and return its open file, which others may have too.
+
+    open(2)'s errnos; EACCES for what is no regular file.
+    """
     group = task.group
     if request.file is not None and not request.file.handle:
         return _reopen(task, request.file)
+    leases, follow = task.worker.leases, not request.flags & os.O_NOFOLLOW
+    key = _FOR_EXEC, *leases.key(task, request.base, request.path, follow)
+    known = leases.program(key) if request.path else None
+    if known is not None:
+        return known
     credentials = who(task)
-    reply: Any = yield from ask_path(
-        task,
-        request.base,
-        request.path,
-        lambda base, path: Open(
-            root=group.fs.root,
-            base=base,
-            path=path,
-            flags=request.flags,
-            mode=0,
-            resolve=0,
-            for_exec=True,
-            who=credentials,
-        ),
-    )
+    asked: list[Open] = []
+
+    def ask(base: int, path: bytes) -> Open:
+        asked.append(
+            Open(
+                root=group.fs.root,
+                base=base,
+                path=path,
+                flags=request.flags,
+                mode=0,
+                resolve=0,
+                for_exec=True,
+                who=credentials,
+            )
+        )
+        return asked[-1]
+
+    reply: Any = yield from ask_path(task, request.base, request.path, ask)
     if isinstance(reply, OpenFile):
         _check_alive(task)
         return _reopen(task, reply)
@@ -132,6 +145,8 @@ def _open(task: Task, request: ExecRequest) -> Asking:
     file = opening.make_file(task, reply, os.O_RDONLY)
     with _released_on_failure(file):
         _check_alive(task)
+    if request.path and len(asked) == 1:  # no link of /proc came between, which leads each process elsewhere
+        leases.keep_program(key, file, reply)
     return file
 
 

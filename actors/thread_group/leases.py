@@ -5,7 +5,8 @@ Linux counterpart: the leases of an NFS client (fs/nfs/delegation.c), and its ca
 ``leases.py``.  Nothing here is saved: everything is dropped when a save begins.
 
 A regular file that the guest has closed may be *kept*: descriptor and handle wait for the next open(2) of the same
-path by the same user, which then asks nobody.
+path by the same user, which then asks nobody.  Programs and their loaders are held open instead, and every execve of
+the same path by the same user shares the open file, whose position nobody uses.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Leases:
         self._by_name: dict[bytes, list[Key]] = {}
         #: Files that the guest has closed, oldest first.
         self._kept: dict[Key, tuple[int, Identity, bool]] = {}
+        #: Files that were executed, oldest first.
+        self._programs: dict[Key, OpenFile] = {}
         #: Descriptors of contents in memory by st_dev and st_ino.
         self._contents: dict[tuple[int, int], dict[int, None]] = {}
         #: Numbers of the places that handles of directories stand for, so that paths are known from all of them.
@@ -195,6 +198,31 @@ class Leases:
         """Close what the guest has closed: nothing shall be busy by it."""
         for key in list(self._kept):
             self._release(key)
+        for key in list(self._programs):
+            self._let_go(key)
+
+    # -- programs -----------------------------------------------------------------------------------------------
+
+    def program(self, key: Key) -> OpenFile | None:
+        """Return the file that an execve of this path has opened, with a reference for the caller; None: ask."""
+        file = self._programs.get(key)
+        return None if file is None else file.hold()
+
+    def keep_program(self, key: Key, file: OpenFile, reply: Opened) -> None:
+        """Hold the file that *reply* has opened for an execve, if a lease came with it."""
+        if not reply.lease:
+            return
+        self.learn(key, reply)
+        if len(self._programs) >= MAX_KEPT_FILES:
+            self._let_go(next(iter(self._programs)))
+        if key in self._programs:
+            self._let_go(key)
+        self._programs[key] = file.hold()
+
+    def _let_go(self, key: Key) -> None:
+        file = self._programs.pop(key)
+        file.quiet = file.references == 1
+        file.release()
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -210,6 +238,8 @@ class Leases:
             for key in lease.keys:
                 if key in self._kept:
                     self._release(key)
+                if key in self._programs:
+                    self._let_go(key)
                 self._paths.pop(key, None)
 
     def drop(self) -> None:

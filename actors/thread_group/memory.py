@@ -211,10 +211,14 @@ class MemoryManager(UserAccess):
         if any(vma.flags & _NOT_INHERITED for vma in self.vmas):
             child._inherit_some(self.vmas)
         else:
-            child.vmas = self.vmas.fork()
-            for file in child.vmas.file_users:
-                file.hold()
+            child.share_mappings(self.vmas)
         return child
+
+    def share_mappings(self, vmas: VmaList) -> None:
+        """Have all of *vmas* mapped in this new address space, as the host has already."""
+        self.vmas = vmas.fork()
+        for file in self.vmas.file_users:
+            file.hold()
 
     def _inherit_some(self, vmas: VmaList) -> None:
         """Take over a parent's mappings but for those that do not go to children; locks do not either."""

@@ -82,6 +82,7 @@ class OpenFile:
         "number",
         "owner",
         "path_key",
+        "quiet",
         "readable",
         "references",
         "worker",
@@ -111,6 +112,8 @@ class OpenFile:
         self.lease: Lease | None = None
         #: Its descriptor is one of contents in memory, by which such a lease is kept up to date.
         self.in_memory = False
+        #: The guest has let go of it long ago: who watches shall not see that it is closed.
+        self.quiet = False
         #: The path under which it may be kept when the guest closes it.
         self.path_key: Key | None = None
         #: Access mode and status flags as F_GETFL shows them.
@@ -188,7 +191,7 @@ class OpenFile:
         if identity.handle:
             for family in self.lock_families:
                 worker.tell(identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number))
-            worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,)))
+            worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=self.quiet))
 
     def kept(self) -> bool:
         """Hand descriptor and handle over to whoever opens the same next, or tell that they go."""

@@ -113,6 +113,9 @@ class Template:
         self._mappings = [
             _Mapping(v.start, v.end, v.flags, roles.get(v.file, v.file), v.offset, v.name) for v in task.memory.vmas
         ]
+        #: The same for the very files that it was made of; it does not hold them.
+        self._files = program.file, program.interpreter
+        self._vmas = task.memory.vmas.fork()
         #: How often it may serve still.
         self.left = EXECS_PER_TEMPLATE
         self.host: HostTask = task.host.clone(share_memory=False)
@@ -140,6 +143,9 @@ class Template:
         """Enter into the *memory* of a clone what is mapped there."""
         for name, value in self._noted.items():
             setattr(memory, name, value)
+        if self._files == (program.file, program.interpreter):
+            memory.share_mappings(self._vmas)
+            return self._layout
         files = {_PROGRAM: program.file, _INTERPRETER: program.interpreter}
         memory.enter(
             [Vma(m.start, m.end, m.flags, files.get(m.file, m.file), m.offset, m.name) for m in self._mappings]
