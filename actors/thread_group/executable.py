@@ -71,10 +71,8 @@ def open_program(task: Task, request: ExecRequest, read_arguments: ReadArguments
         argv, envp = read_arguments()
         argv = argv or [b""]
         check_size(request.filename, argv, envp, task.group.limits.soft(Resource.STACK))
-    file, argv = yield from _through_scripts(task, request, file, argv)
+    file, argv, headers, identity = yield from _through_scripts(task, request, file, argv)
     with _released_on_failure(file):
-        headers, identity = _headers(task.worker, file)
-        assert isinstance(headers, elf.Elf)
         interpreter, its_headers, its_identity = yield from _open_interpreter(task, headers)
     return Program(
         file,
@@ -158,13 +156,16 @@ def _reopen(task: Task, file: OpenFile) -> OpenFile:
 
 
 def _through_scripts(task: Task, request: ExecRequest, file: OpenFile, argv: list[bytes]) -> Asking:
-    """Follow ``#!`` lines from *file*, which is taken over; return the file at their end and the arguments it gets."""
+    """Follow ``#!`` lines from *file*, which is taken over.
+
+    Return the file at their end, the arguments it gets, its headers and its identity.
+    """
     name = request.filename
     for _ in range(_MAX_SCRIPT_DEPTH + 1):
         with _released_on_failure(file):
-            line, _ = _headers(task.worker, file)
+            line, identity = _headers(task.worker, file)
             if isinstance(line, elf.Elf):
-                return file, argv
+                return file, argv, line, identity
             if request.unreachable:
                 raise OSError(ENOENT, "the script's descriptor closes on exec")
             argv = [line.interpreter, *([] if line.argument is None else [line.argument]), name, *argv[1:]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from errno import E2BIG
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -53,6 +54,14 @@ class AT:
     MINSIGSTKSZ = 51
 
 
+class _Block(NamedTuple):
+    """Strings with their NULs, where each begins, and the length of the longest."""
+
+    data: bytes
+    offsets: tuple[int, ...]
+    longest: int
+
+
 class InitialStack(NamedTuple):
     """Where things are, and the bytes from *pointer* up to the end of the stack."""
 
@@ -70,10 +79,10 @@ def check_size(filename: bytes, argv: Sequence[bytes], envp: Sequence[bytes], st
     limit = max(min(stack_limit // 4, _MOST_ARGUMENT_BYTES), _ARG_MAX)
     left = limit - 8 * (max(len(argv), 1) + len(envp)) - len(filename) - 1
     for strings in (argv, envp):
-        for string in strings:
-            if len(string) >= _MAX_ARG_STRLEN:
-                raise OSError(E2BIG, "argument too long")
-            left -= len(string) + 1
+        block = _lay_out(tuple(strings))
+        if block.longest >= _MAX_ARG_STRLEN:
+            raise OSError(E2BIG, "argument too long")
+        left -= len(block.data)
     if left < 0:
         raise OSError(E2BIG, "arguments too long")
 
@@ -93,16 +102,22 @@ def build(
     *vector* is the auxiliary vector but for the entries that point into the stack, whose values are filled in;
     *random* are the 16 bytes of AT_RANDOM; *shift* (bytes) moves the vectors down, as arch_align_stack does.
     """
-    arguments, environment = _join(argv), _join(envp)
-    strings = arguments + environment + filename + b"\0" + bytes(8)
+    arguments, environment = _lay_out(tuple(argv)), _lay_out(tuple(envp))
+    strings = arguments.data + environment.data + filename + b"\0" + bytes(8)
     arg_start = top - len(strings)
-    env_start = arg_start + len(arguments)
-    filename_at = env_start + len(environment)
+    env_start = arg_start + len(arguments.data)
+    filename_at = env_start + len(environment.data)
     platform_at = ((arg_start - shift) & ~15) - len(_PLATFORM)
     random_at = platform_at - _RANDOM_BYTES
     places = {AT.RANDOM: random_at, AT.EXECFN: filename_at, AT.PLATFORM: platform_at}
     auxv = _auxiliary(vector, places)
-    words = [len(argv), *_addresses(arg_start, argv), 0, *_addresses(env_start, envp), 0]
+    words = [
+        len(argv),
+        *[arg_start + offset for offset in arguments.offsets],
+        0,
+        *[env_start + offset for offset in environment.offsets],
+        0,
+    ]
     table = struct.pack(f"<{len(words)}Q", *words) + auxv
     pointer = (random_at - len(table)) & ~15
     below = table.ljust(random_at - pointer, b"\0") + random + _PLATFORM
@@ -110,12 +125,12 @@ def build(
     return InitialStack(pointer, data, arg_start, env_start, env_start, filename_at, auxv)
 
 
-def _join(strings: Sequence[bytes]) -> bytes:
-    return b"\0".join(strings) + b"\0" if strings else b""
-
-
-def _addresses(start: int, strings: Sequence[bytes]) -> list[int]:
-    return list(accumulate((len(string) + 1 for string in strings), initial=start))[:-1]
+@lru_cache(maxsize=4)
+def _lay_out(strings: tuple[bytes, ...]) -> _Block:
+    """Put strings one behind the other. One environment comes many times."""
+    lengths = [len(string) + 1 for string in strings]
+    data = b"\0".join(strings) + b"\0" if strings else b""
+    return _Block(data, tuple(accumulate(lengths, initial=0))[:-1], max(lengths, default=1) - 1)
 
 
 def _auxiliary(vector: Sequence[tuple[int, int]], places: dict[int, int]) -> bytes:

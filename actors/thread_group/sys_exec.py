@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from errno import E2BIG, EFAULT, EINVAL, ENOENT
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,8 @@ __all__: list[str] = []
 
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
+_POINTER: Final = struct.Struct("<Q")
+_NULL: Final = bytes(8)
 #: One string, with its NUL.
 _MAX_ARG_STRLEN: Final = 131072
 #: Fewer strings are read one by one.
@@ -73,6 +75,17 @@ def _read_arguments(task: Task, argv: int, envp: int) -> tuple[list[bytes], list
     return reader.vector(argv), reader.vector(envp)
 
 
+@lru_cache(maxsize=4)
+def _split(pointers: bytes, data: bytes) -> tuple[bytes, ...] | None:
+    """Return the strings in *data* if they are where *pointers* say; None if not. One environment comes many times."""
+    strings = data.split(b"\0")
+    (first,) = _POINTER.unpack_from(pointers)
+    places = accumulate([len(string) + 1 for string in strings], initial=first)
+    if pointers != b"".join(map(_POINTER.pack, list(places)[:-1])):
+        return None
+    return tuple(strings)
+
+
 class _StringReader:
     """Reads many strings that lie close together: a page is copied once, as long as the strings follow each other."""
 
@@ -84,36 +97,43 @@ class _StringReader:
 
     def vector(self, address: int) -> list[bytes]:
         """Return the strings of a NULL-terminated array of pointers; none when the array itself is NULL."""
-        pointers = self._pointers(address) if address else []
-        return self._neighbours(pointers) or [self.string(pointer) for pointer in pointers]
+        pointers = self._pointers(address) if address else b""
+        strings = self._neighbours(pointers) if len(pointers) >= 8 * _FEW_STRINGS else None
+        return list(strings) if strings else [self.string(pointer) for (pointer,) in _POINTER.iter_unpack(pointers)]
 
-    def _neighbours(self, pointers: list[int]) -> list[bytes] | None:
+    def _neighbours(self, pointers: bytes) -> tuple[bytes, ...] | None:
         """Return strings that lie one behind the other, as execve itself lays them out, by one copy; else None."""
-        if len(pointers) < _FEW_STRINGS or not 0 < pointers[-1] - pointers[0] < _MAX_ARG_STRLEN:
+        (first,), (last,) = _POINTER.unpack_from(pointers), _POINTER.unpack_from(pointers, len(pointers) - 8)
+        if not 0 < last - first < _MAX_ARG_STRLEN:
             return None
-        length = pointers[-1] - pointers[0]
         try:
-            data = self._memory.read(pointers[0], length)
+            data = self._memory.read_partial(first, last - first + PAGE_SIZE - last % PAGE_SIZE)
         except OSError:
             return None
-        strings = data.split(b"\0")
-        if strings.pop() or pointers != list(accumulate((len(s) + 1 for s in strings), initial=pointers[0])):
+        end = data.find(0, last - first)
+        if end < 0:
             return None
-        self._left -= length
-        return [*strings, self.string(pointers[-1])]
+        strings = _split(pointers, data[:end])
+        if strings:
+            self._left -= end + 1
+        return strings
 
-    def _pointers(self, address: int) -> list[int]:
-        pointers: list[int] = []
-        while len(pointers) * 8 <= _MOST_BYTES:
+    def _pointers(self, address: int) -> bytes:
+        """Return the array at *address* up to its NULL."""
+        pointers = b""
+        while len(pointers) <= _MOST_BYTES:
             # An array may run across pages and end just before unmapped memory.
             chunk = self._memory.read_partial(address, PAGE_SIZE - address % PAGE_SIZE or PAGE_SIZE)
             if len(chunk) < 8:
                 chunk = self._memory.read(address, 8)
-            words = struct.unpack_from(f"<{len(chunk) // 8}Q", chunk)
-            if 0 in words:
-                return pointers + list(words[: words.index(0)])
-            pointers += words
-            address += 8 * len(words)
+            end = chunk.find(_NULL)
+            while end % 8 and end > 0:
+                end = chunk.find(_NULL, end + 1)
+            if end >= 0:
+                return pointers + chunk[:end]
+            chunk = chunk[: len(chunk) & ~7]
+            pointers += chunk
+            address += len(chunk)
         raise OSError(E2BIG, "too many arguments")
 
     def string(self, address: int) -> bytes:
