@@ -73,6 +73,8 @@ class Stock:
         self._awaited = 0
         self._refill_is_due = False
         self._idle: Timer | None = None
+        #: Called, once, when the first member is there or there will be none.
+        self._on_filled: Callable[[], None] = _nobody_waits
 
     def take(self, spec: SandboxSpec) -> Supervisor | None:
         """Return the member that *spec* may have, which is no member any more, or None."""
@@ -97,13 +99,23 @@ class Stock:
             self._idle.cancel()
         self._idle = self._loop.call_at(time.monotonic_ns() + STOCK_IDLE_NS, self.drop)
 
-    def expect(self, spec: SandboxSpec) -> None:
-        """Begin to fill the stock for such as *spec*, before the first one is asked for."""
+    def expect(self, spec: SandboxSpec, filled: Callable[[], None]) -> None:
+        """Begin to fill the stock for such as *spec*, before the first one is asked for.
+
+        *filled* is called when the first member is there, or there will be none.
+        """
+        self._on_filled = filled
         shape = Shape.of(spec)
         if shape is not None and self._limit:
             self._note_demand(shape)
             self.wanted = max(self.wanted, 1)
             self._refill_soon()
+        else:
+            self._say_filled()
+
+    def _say_filled(self) -> None:
+        filled, self._on_filled = self._on_filled, _nobody_waits
+        filled()
 
     # -- refill -------------------------------------------------------------------------------------------------
 
@@ -131,10 +143,19 @@ class Stock:
             member = self._make(self._shape.specification())
         except OSError as error:
             log.warning("no stock of prepared sandboxes", reason=str(error))
-            self.wanted = 0
+            self._give_up()
             return
         self.members.append(member)
-        member.prepare(self._refill_soon)
+        member.prepare(self._member_prepared)
+
+    def _member_prepared(self) -> None:
+        self._say_filled()
+        self._refill_soon()
+
+    def _give_up(self) -> None:
+        """Make no more until somebody asks again."""
+        self.wanted = 0
+        self._say_filled()
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +168,7 @@ class Stock:
         log.warning("a prepared sandbox died", reason=member.end_report.reason)
         self._deaths += 1
         if self._deaths > self._limit:
-            self.wanted = 0
+            self._give_up()
         self._refill_soon()
 
     def drop(self) -> None:
@@ -164,3 +185,7 @@ class Stock:
         if self._idle is not None:
             self._idle.cancel()
         self.drop()
+
+
+def _nobody_waits() -> None:
+    """Stand for whoever waits for the first member, when nobody does."""
