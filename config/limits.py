@@ -6,6 +6,8 @@ from __future__ import annotations
 MAX_FRAME_BYTES = 16 << 20
 #: Messages waiting in one process's ZeroMQ inbox before its senders block (ZeroMQ's high-water mark).
 MAX_QUEUED_FRAMES = 100_000
+#: ZeroMQ sockets of one process (the library's own limit): a supervisor has two for each sandbox.
+MAX_ZMQ_SOCKETS = 65_535
 #: Values of one kind of packed record (credentials) that a process knows without unpacking them again.
 REMEMBERED_RECORDS = 1024
 #: Frames that a process has sent to itself and handles after one callback, before its loop goes on.

@@ -56,12 +56,13 @@ def send_streams(connection: socket.socket, number: int, streams: Sequence[int])
 class ControlSocket:
     """Requests of clients in other processes."""
 
-    def __init__(self, loop: Loop, host: Host, directory: RuntimeDirectory) -> None:
+    def __init__(
+        self, loop: Loop, host: Host, directory: RuntimeDirectory, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
         """Serve *host*'s sandboxes at *directory*'s control socket."""
         self._loop = loop
         self._host = host
-        self._context = zmq.Context()
-        self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         path = f"{directory.path}/{CONTROL_SOCKET}"
         self._router.bind(f"ipc://{path}")
         os.chmod(path, 0o600)
@@ -104,7 +105,6 @@ class ControlSocket:
         """Close the socket once the answers are out; they get half a second."""
         self._loop.unwatch(self._fd)
         self._router.close(linger=500)
-        self._context.term()
 
 
 class DescriptorSocket:

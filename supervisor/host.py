@@ -12,8 +12,11 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import zmq
+
 from ..actors.runtime.descriptors import Descriptors
 from ..actors.runtime.node import Node, Placement
+from ..config.limits import MAX_ZMQ_SOCKETS
 from ..messages import supervisor as messages
 from ..messages.base import Done, Failed, Message
 from . import sandbox_process
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
+#: Milliseconds that answers which are on their way get when this process ends.
+_LINGER_MS = 500
 #: Ended sandboxes whose exit statuses are kept for those who ask late.
 _MAX_ENDED = 1000
 
@@ -87,6 +92,8 @@ class Host:
         self.sandboxes: dict[str, Supervisor] = {}
         self._ended: collections.OrderedDict[str, _Ended] = collections.OrderedDict()
         self._count = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, MAX_ZMQ_SOCKETS)
         self.descriptors = DescriptorSocket(loop, directory)
         spawner.attach(loop, self._spawner_died)
         #: Sandboxes that are nobody's yet.
@@ -99,7 +106,7 @@ class Host:
 
     def serve(self) -> None:
         """Open the control API to other processes."""
-        self._control = ControlSocket(self.loop, self, self.directory)
+        self._control = ControlSocket(self.loop, self, self.directory, self._context)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -161,6 +168,7 @@ class Host:
             placement,
             Descriptors("supervisor", peers.of("supervisor")),
             on_failure=lambda _address, _reason: None,  # the actor has ended its sandbox itself
+            context=self._context,
         )
         Supervisor.start("supervisor", node, host=self, spawner=spawner, spec=spec, directory=directory, peers=peers)
         actor = node.actor("supervisor")
@@ -392,6 +400,7 @@ class Host:
         self.loop.turn(0.0)
         if self._control is not None:
             self._control.close()
+        self._context.destroy(linger=_LINGER_MS)
         self.descriptors.close()
         for template in self._templates.values():
             template.close()

@@ -102,8 +102,12 @@ class Node:
         placement: Placement,
         descriptors: Descriptors | None = None,
         on_failure: Callable[[str, str], None] | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        """*process* is this process's name in *placement*; *on_failure* gets (address, reason) when an actor fails."""
+        """*process* is this process's name in *placement*; *on_failure* gets (address, reason) when an actor fails.
+
+        A process with many nodes has one *context*, whose threads are theirs, and which outlives them.
+        """
         self.process = process
         self.loop = loop
         self.placement = placement
@@ -121,14 +125,16 @@ class Node:
         self._pushes: dict[str, zmq.Socket[bytes]] = {}
         #: Set when this process is traced or replayed: gets every frame that is sent or arrives.
         self.tape: Tape | None = None
-        self._context = zmq.Context()
+        self._has_own_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._inbox = self._pull(placement.endpoints[process])
         # The binding's own methods: what pyzmq wraps around them is for features that are not used here.
         self._recv: Callable[[int], bytes] = super(zmq.Socket, self._inbox).recv
         self._events: Callable[[int], Any] = super(zmq.Socket, self._inbox).get
-        self._own_endpoint = f"inproc://{process} to itself"
-        self._own_inbox = self._pull(self._own_endpoint)
-        self._recv_own: Callable[[int], bytes] = super(zmq.Socket, self._own_inbox).recv
+        self._own_endpoint = f"inproc://{process} {id(self)} to itself"
+        #: Made with the first frame.
+        self._own_inbox: zmq.Socket[bytes] | None = None
+        self._recv_own: Callable[[int], bytes]
         #: Frames that this process has sent to itself and not received yet.
         self._own_frames = 0
         self._inbox_fd = int(self._inbox.getsockopt(zmq.FD))
@@ -231,7 +237,7 @@ class Node:
             self._connect(process)
 
     def _connect(self, process: str) -> zmq.Socket[bytes]:
-        endpoint = self._own_endpoint if process == self.process else self.placement.endpoints.get(process)
+        endpoint = self._open_own_inbox() if process == self.process else self.placement.endpoints.get(process)
         if endpoint is None:
             raise LookupError(f"process {process} is gone")
         push: zmq.Socket[bytes] = self._context.socket(zmq.PUSH)
@@ -240,6 +246,11 @@ class Node:
         push.connect(endpoint)
         self._pushes[process] = push
         return push
+
+    def _open_own_inbox(self) -> str:
+        self._own_inbox = self._pull(self._own_endpoint)
+        self._recv_own = super(zmq.Socket, self._own_inbox).recv
+        return self._own_endpoint
 
     def process_lost(self, process: str) -> None:
         """A peer process died: answer every ask that waits for it."""
@@ -346,8 +357,10 @@ class Node:
         for push in self._pushes.values():
             push.close()
         self._inbox.close(linger=0)
-        self._own_inbox.close(linger=0)
-        self._context.term()
+        if self._own_inbox is not None:
+            self._own_inbox.close(linger=0)
+        if self._has_own_context:
+            self._context.term()
         self._own_descriptors.close()
 
     def __enter__(self) -> Node:
