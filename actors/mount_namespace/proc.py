@@ -192,12 +192,12 @@ class ProcFs(VirtualFileSystem):
         self._processors = len(host.processors())
         self._pids: dict[int, Dentry] = {}
         self._threads: dict[tuple[int, int], Dentry] = {}
-        self._add_global_files()
-        self._add_process_generators()
 
     # -- global files -------------------------------------------------------------------------------------------
 
-    def _add_global_files(self) -> None:
+    def add_files(self) -> None:
+        """Make the global files, and what generates those of processes."""
+        self._add_process_generators()
         host, count = self.host, self._processors
         self.add_link(b"self", b"")
         self.add_link(b"thread-self", b"")
@@ -265,6 +265,9 @@ class ProcFs(VirtualFileSystem):
 
     def lookup(self, directory: Dentry, name: bytes, who: Credentials) -> Dentry | None:
         """Find a process, a thread, or a file of one; made when first looked up."""
+        found = super().lookup(directory, name, who)
+        if found is not None:
+            return found
         inode = directory.inode
         if directory is self.root:
             number = _number(name)

@@ -29,6 +29,7 @@ from .mounts import Mount
 from .overlay import Overlay
 from .proc import ProcFs
 from .tmpfs import TmpFs
+from .virtual import VirtualFileSystem
 
 if TYPE_CHECKING:
     from .file_system import FileSystem
@@ -276,6 +277,8 @@ class _Loader:
         except OSError as error:
             raise CannotLoad(f"{record['type']} of the host's {source}: {os.strerror(error.errno or 0)}") from error
         tree.add_file_system(fs)
+        if isinstance(fs, VirtualFileSystem) and record["next_ino"] > fs.next_ino:
+            fs.fill()  # as it was, so that inodes have the numbers that they had
         if isinstance(fs, TmpFs):
             fs.root.children.clear()
         if isinstance(fs, Overlay):

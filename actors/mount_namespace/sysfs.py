@@ -52,9 +52,13 @@ class SysFs(VirtualFileSystem):
 
     def __init__(self, host: HostFiles, store: DataStore, dev: int) -> None:
         super().__init__(host, store, dev)
+        self._processors = len(host.processors())
+
+    def add_files(self) -> None:
+        """Make all files."""
         for path in _DIRECTORIES:
             self.add_directory(path, 0o755)
-        self._add_processors(len(host.processors()))
+        self._add_processors(self._processors)
         for name, text in _LOOPBACK.items():
             self.add_text(b"devices/virtual/net/lo/" + name.encode(), text)
         self.add_link(b"class/net/lo", b"../../devices/virtual/net/lo")

@@ -2,6 +2,8 @@
 
 Linux: fs/proc/generic.c, fs/kernfs.  Global files have a generator, called at open.  Nothing can be created, removed or
 renamed; files without a write bit cannot be opened for writing even by root, as Linux's own.
+
+The global files are made when somebody looks for the first: most sandboxes end before that.
 """
 
 from __future__ import annotations
@@ -35,15 +37,41 @@ def constant(text: str) -> Generator:
 
 
 class VirtualFileSystem(FileSystem):
-    """A tree of generated files."""
+    """A tree of generated files; a subclass makes the global ones in :meth:`add_files`."""
 
     is_virtual: ClassVar[bool] = True
 
     def __init__(self, host: HostFiles, store: DataStore, dev: int) -> None:
         super().__init__(host, store, dev)
         self._generators: dict[str, Generator] = {}
+        self._has_files = False
         assert self.root.inode is not None
         self.root.inode.mode = stat.S_IFDIR | 0o555
+
+    def add_files(self) -> None:
+        """Make the global files."""
+
+    def fill(self) -> None:
+        """Make the global files now. Idempotent."""
+        if not self._has_files:
+            self._has_files = True
+            self.add_files()
+
+    def lookup(self, directory: Dentry, name: bytes, who: Credentials) -> Dentry | None:
+        """Find a global file whose directory has had none so far."""
+        if self._has_files:
+            return None
+        self.fill()
+        return directory.children.get(name)
+
+    def names(self, directory: Dentry, who: Credentials) -> list[tuple[bytes, int, int]]:
+        """Every name of a directory."""
+        self.fill()
+        return super().names(directory, who)
+
+    def refresh(self, inode: Inode) -> None:
+        """The root counts its directories."""
+        self.fill()
 
     def add_directory(self, path: bytes, mode: int = 0o555) -> Dentry:
         """Make a directory and those above it; return the one that exists when it does."""
