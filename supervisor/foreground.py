@@ -6,6 +6,7 @@ What the caller is to its program says ``session``; here it is this process, and
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -61,6 +62,9 @@ class Foreground:
         return self._live(lambda: self._session.restore(path, name, platform, self._own_streams()))
 
     def _live(self, begin: Callable[[], object]) -> int:
+        # What is there now is for ever.
+        gc.freeze()
+        gc.enable()
         with self._signals():
             try:
                 begin()

@@ -8,6 +8,7 @@ beside, because a child that the client forks holds that end too.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -53,6 +54,8 @@ def serve_user(prepared: Prepared | None = None) -> int:
     """
     from .front import FrontDoor
 
+    gc.freeze()
+    gc.enable()
     directory, spawner = prepared or prepare(PRELOAD)
     set_process_name("gr-supervisor")
     loop = Loop()
