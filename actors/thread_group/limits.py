@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["RLIM_INFINITY", "Resource", "ResourceLimits"]
 
 RLIM_INFINITY = (1 << 64) - 1
+_PAGE_BYTES = 4096
 
 
 class Resource(enum.IntEnum):
@@ -45,6 +46,12 @@ class ResourceLimits:
     def __init__(self, values: Sequence[tuple[int, int]] | None = None) -> None:
         #: Never changed in place: copies share it.
         self._values = tuple(values or _DEFAULTS)
+        self._count_pages()
+
+    def _count_pages(self) -> None:
+        #: RLIMIT_AS and RLIMIT_DATA in pages: every mapping looks at them.
+        self.memory_pages = self._values[Resource.AS][0] // _PAGE_BYTES
+        self.data_pages = self._values[Resource.DATA][0] // _PAGE_BYTES
 
     def soft(self, resource: int) -> int:
         """Return the limit in force; RLIM_INFINITY for none."""
@@ -59,6 +66,7 @@ class ResourceLimits:
         values = list(self._values)
         values[resource] = (soft, hard)
         self._values = tuple(values)
+        self._count_pages()
 
     def copy(self) -> ResourceLimits:
         """Return an independent copy, as fork does."""

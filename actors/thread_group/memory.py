@@ -68,6 +68,13 @@ MAP_STACK: Final = 0x20000
 MAP_HUGETLB: Final = 0x40000
 MAP_SYNC: Final = 0x80000
 MAP_FIXED_NOREPLACE: Final = 0x100000
+_PAGE_MASK: Final = PAGE_SIZE - 1
+#: Flags that decide what VM_* flags anonymous memory gets.
+_KIND: Final = MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE
+#: What RLIMIT_DATA counts has VM_WRITE alone of these.
+_DATA_MASK: Final = VM_WRITE | VM_SHARED | VM_GROWSDOWN
+#: What a CPU can do this with it can read.
+_READABLE: Final = VM_WRITE | VM_EXEC
 #: Flags that say something about the address.
 _PLACING: Final = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT
 #: The flags that kernels before MAP_SHARED_VALIDATE knew, with the sizes of huge pages.
@@ -85,8 +92,6 @@ MMAP_MIN_ADDR: Final = 65536
 CAP_IPC_LOCK: Final = 14
 CAP_SYS_RAWIO: Final = 17
 #: Linux keeps this free below a stack (stack_guard_gap).
-_RLIMIT_AS: Final = Resource.AS.value
-_RLIMIT_DATA: Final = Resource.DATA.value
 _STACK_GUARD: Final = 256 * PAGE_SIZE
 #: What a new program's stack has natively (stack_expand and a page of strings).
 _FIRST_STACK_PAGES: Final = 33
@@ -291,7 +296,7 @@ class MemoryManager(UserAccess):
         """Return the highest free address for *length* bytes below *high* (0: mmap_base). ENOMEM."""
         if self.bottom_up and high == 0:
             return self._find_above(length)
-        top = self.vmas.find_gap(length, high or self.mmap_base, _STACK_GUARD, hinted=high == 0)
+        top = self.vmas.find_gap(length, high or self.mmap_base, _STACK_GUARD, not high)
         address = (top - length) & -PAGE_SIZE
         if address >= low:
             return address
@@ -347,10 +352,9 @@ class MemoryManager(UserAccess):
     def check_growth(self, task: Task, pages: int, flags: int) -> None:
         """ENOMEM when *pages* more pages with VM_* *flags* are too many (may_expand_vm)."""
         limits, vmas = task.group.limits, self.vmas
-        if vmas.total_pages - self.idle_stack_pages + pages > limits.soft(_RLIMIT_AS) // PAGE_SIZE:
+        if vmas.total_pages - self.idle_stack_pages + pages > limits.memory_pages:
             raise _error(ENOMEM)
-        is_data = flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE
-        if is_data and vmas.data_pages + pages > limits.soft(_RLIMIT_DATA) // PAGE_SIZE:
+        if flags & _DATA_MASK == VM_WRITE and vmas.data_pages + pages > limits.data_pages:
             raise _error(ENOMEM)
 
     def check_lock(self, task: Task, pages: int, errno: int) -> None:
@@ -367,27 +371,31 @@ class MemoryManager(UserAccess):
         """mmap(2); *file* is None for anonymous memory. Returns the address; OSError with mmap's errno."""
         if length == 0:
             raise _error(EINVAL)
-        length = page_align(length)
+        length = (length + _PAGE_MASK) & ~_PAGE_MASK
         if length > GUEST_TOP or len(self.vmas) > MAX_MAP_COUNT:
             raise _error(ENOMEM)
         if prot & VM_READ and self.personality & READ_IMPLIES_EXEC:
             prot |= VM_EXEC
-        hint = address
-        address = self._place(task, hint, length, flags)
+        anywhere = not address and not flags & _PLACING
+        address = self.find_gap(length) if anywhere else self._place(task, address, length, flags)
+        end = address + length
         vm_flags = prot & VM_ACCESS | self.future_flags
         if flags & MAP_LOCKED:
             vm_flags |= VM_LOCKED
         if vm_flags & VM_LOCKED:
             self._check_map_locked(task, length // PAGE_SIZE)
-        vm_flags |= _file_flags(file, prot, flags) if file is not None else _anonymous_flags(flags)
+        if file is not None:
+            vm_flags |= _file_flags(file, prot, flags)
+        elif flags & _KIND == MAP_PRIVATE:
+            vm_flags |= VM_MAYACCESS
+        else:
+            vm_flags |= _anonymous_flags(flags)
         if vm_flags & (VM_WRITE | VM_SHARED | VM_NORESERVE) == VM_WRITE:
             vm_flags |= VM_ACCOUNT
-        replaces = bool(flags & MAP_FIXED)  # everywhere else the place is free
-        replaced = self._mapped_pages(address, address + length) if replaces else 0
+        replaced = self._mapped_pages(address, end) if flags & MAP_FIXED else 0  # everywhere else the place is free
         self.check_growth(task, length // PAGE_SIZE - replaced, vm_flags)
-        natural = not hint and not flags & _PLACING and address < self.natural_base
-        vma = Vma(address, address + length, vm_flags, file, offset if file else 0)
-        self._map_now(task, vma, flags, natural=natural)
+        vma = Vma(address, end, vm_flags, file, offset if file else 0)
+        self._map_now(task, vma, flags, natural=anywhere and end <= self.natural_base)
         if flags & MAP_GROWSDOWN:
             self.natural_base = 0  # the host keeps no guard below this mapping
         return address
@@ -404,7 +412,7 @@ class MemoryManager(UserAccess):
 
     def _map_now(self, task: Task, vma: Vma, flags: int, *, natural: bool) -> None:
         created = None
-        if vma.file is None and vma.flags & VM_SHARED:
+        if vma.flags & VM_SHARED and vma.file is None:
             created = vma.file = SharedMemory(task.worker.host, vma.end - vma.start)
         try:
             map_on_host(task, vma, flags & (MAP_POPULATE | MAP_NONBLOCK), natural=natural)
@@ -471,12 +479,11 @@ class MemoryManager(UserAccess):
         """munmap(2). EINVAL, ENOMEM when a split would make too many mappings."""
         if address % PAGE_SIZE or length == 0 or address > GUEST_TOP or length > GUEST_TOP - address:
             raise _error(EINVAL)
-        end = address + page_align(length)
-        there = self.vmas.overlapping(address, end)
-        if not there:
+        end = address + ((length + _PAGE_MASK) & ~_PAGE_MASK)
+        vma = self.vmas.at_or_above(address)
+        if vma is None or vma.start >= end:
             return
-        splits = len(there) == 1 and there[0].start < address and end < there[0].end
-        if splits and len(self.vmas) >= MAX_MAP_COUNT:
+        if vma.start < address and end < vma.end and len(self.vmas) >= MAX_MAP_COUNT:  # a split
             raise _error(ENOMEM)
         task.host.munmap(address, end - address)
         self.vmas.cut(address, end)
@@ -488,10 +495,11 @@ class MemoryManager(UserAccess):
         """Set PROT_* on the range, mapping by mapping until one refuses: EACCES, or ENOMEM at a hole."""
         if prot & VM_READ and self.personality & READ_IMPLIES_EXEC:
             prot |= VM_EXEC
-        reached, refusal = self._protectable(task, start, end, prot & VM_ACCESS)
+        prot &= VM_ACCESS
+        reached, refusal = self._protectable(task, start, end, prot)
         if reached > start:
-            task.host.mprotect(start, reached - start, host_prot(prot))
-            self.vmas.set_flags(start, reached, VM_ACCESS, prot & VM_ACCESS, account=bool(prot & VM_WRITE))
+            task.host.mprotect(start, reached - start, prot | VM_READ if prot & _READABLE else prot)
+            self.vmas.set_flags(start, reached, VM_ACCESS, prot, account=bool(prot & VM_WRITE))
             self._hit = self._write_hit = NOWHERE
         if refusal is not None:
             raise refusal
@@ -711,20 +719,22 @@ def host_prot(prot: int) -> int:
 
     Saying so keeps a host CPU with protection keys from making execute-only memory, which Linux without them has not.
     """
-    return prot & VM_ACCESS | (VM_READ if prot & (VM_WRITE | VM_EXEC) else 0)
+    return prot & VM_ACCESS | (VM_READ if prot & _READABLE else 0)
 
 
 def map_on_host(task: Task, vma: Vma, extra_flags: int, *, natural: bool = False) -> None:
     """Make the host map what *vma* says; *natural* as ``HostTask.mmap`` has it."""
-    flags = (MAP_SHARED if vma.flags & VM_MAYSHARE else MAP_PRIVATE) | extra_flags
-    if vma.flags & VM_NORESERVE:
+    start, vm_flags, file = vma.start, vma.flags, vma.file
+    prot = vm_flags & VM_ACCESS | VM_READ if vm_flags & _READABLE else vm_flags & VM_ACCESS
+    flags = (MAP_SHARED if vm_flags & VM_MAYSHARE else MAP_PRIVATE) | extra_flags
+    if vm_flags & VM_NORESERVE:
         flags |= MAP_NORESERVE
     fd = -1
-    if vma.file is None:
+    if file is None:
         flags |= MAP_ANONYMOUS
     else:
-        fd = vma.file.host_fd
-    task.host.mmap(vma.start, vma.end - vma.start, host_prot(vma.flags), flags, fd, vma.offset, natural=natural)
+        fd = file.host_fd
+    task.host.mmap(start, vma.end - start, prot, flags, fd, vma.offset, natural=natural)
 
 
 def _anonymous_flags(flags: int) -> int:

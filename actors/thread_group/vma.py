@@ -128,8 +128,8 @@ class Vma:
     def joins(self, after: Vma) -> bool:
         """Return whether *after* continues this mapping, so that Linux would make one of the two."""
         return (
-            self.end == after.start
-            and self.flags == after.flags
+            self.flags == after.flags
+            and self.end == after.start
             and self.file is after.file
             and self.name == after.name
             and (self.file is None or self.offset_at(self.end) == after.offset)
@@ -215,7 +215,7 @@ class VmaList:
             start = vma.end
         return start >= end
 
-    def find_gap(self, length: int, top: int, guard: int, *, hinted: bool) -> int:
+    def find_gap(self, length: int, top: int, guard: int, hinted: bool) -> int:
         """Return the end of the highest gap of *length* bytes below *top*; *guard* bytes stay free below a stack.
 
         It may begin below 0: there is none then.  With *hinted*, *top* must be the same each time: what was found
@@ -276,25 +276,28 @@ class VmaList:
         """Add a mapping where nothing is mapped, and merge it with its neighbours."""
         self._own()
         self._count(vma, 1)
-        index = bisect_right(self._starts, vma.start)
-        if index > 0 and (before := self._vmas[index - 1]).joins(vma):
+        vmas, starts, start, end = self._vmas, self._starts, vma.start, vma.end
+        index = bisect_right(starts, start)
+        after = vmas[index] if index < len(vmas) and starts[index] == end and vma.joins(vmas[index]) else None
+        if index and (before := vmas[index - 1]).end == start and before.joins(vma):
             self._uncount_joined(vma)
-            before.end = vma.end
-            if index < len(self._vmas) and before.joins(after := self._vmas[index]):
+            before.end = end
+            if after is not None:
                 self._uncount_joined(after)
                 before.end = after.end
-                del self._vmas[index], self._starts[index]
-        elif index < len(self._vmas) and vma.joins(after := self._vmas[index]):
+                del vmas[index], starts[index]
+        elif after is not None:
             self._uncount_joined(after)
             vma.end = after.end
-            self._vmas[index], self._starts[index] = vma, vma.start
+            vmas[index], starts[index] = vma, start
         else:
-            self._starts.insert(index, vma.start)
-            self._vmas.insert(index, vma)
+            starts.insert(index, start)
+            vmas.insert(index, vma)
 
     def cut(self, start: int, end: int) -> list[Vma]:
         """Take the range out, splitting the mappings at its ends, and return what was there."""
-        self._own()
+        if self._shared:
+            self._own()
         index = bisect_right(self._starts, start) - 1
         if index >= 0:
             vma = self._vmas[index]
@@ -335,12 +338,13 @@ class VmaList:
 
     def _note_gap(self, index: int) -> None:
         """Something is free again before the mapping at *index*."""
+        starts, hints = self._starts, self._gap_hints
         bottom = self._vmas[index - 1].end if index else 0
-        top = self._starts[index] if index < len(self._starts) else 1 << 64
+        top = starts[index] if index < len(starts) else 1 << 64
         kinds = ((top - bottom) // PAGE_SIZE).bit_length()
-        for kind, hint in self._gap_hints.items():
-            if kind < kinds and hint < top:
-                self._gap_hints[kind] = top
+        for kind, hint in hints.items():
+            if hint < top and kind < kinds:
+                hints[kind] = top
 
     def split(self, address: int) -> None:
         """Make *address* a boundary of the mapping that contains it, if any."""
@@ -363,15 +367,30 @@ class VmaList:
 
         With *account*, private memory is charged from now on, and merges with none that is not.
         """
+        if self._shared:
+            self._own()
+        vmas = self._vmas
+        index = bisect_right(self._starts, start) - 1
+        if index >= 0 and vmas[index].start == start and vmas[index].end == end:
+            vma = vmas[index]
+            self._change_flags(vma, clear, put, account)
+            if index and vmas[index - 1].joins(vma) or index + 1 < len(vmas) and vma.joins(vmas[index + 1]):
+                self.merge(start, end)
+            return
         self.split(start)
         self.split(end)
         for vma in self.overlapping(start, end):
-            self._count_pages(vma, -1)
-            vma.flags = vma.flags & ~clear | put
-            if account and not vma.flags & (VM_SHARED | VM_NORESERVE):
-                vma.flags |= VM_ACCOUNT
-            self._count_pages(vma, 1)
+            self._change_flags(vma, clear, put, account)
         self.merge(start, end)
+
+    def _change_flags(self, vma: Vma, clear: int, put: int, account: bool) -> None:
+        flags = vma.flags & ~clear | put
+        if account and not flags & (VM_SHARED | VM_NORESERVE):
+            flags |= VM_ACCOUNT
+        if flags != vma.flags:
+            self._count_pages(vma, -1)
+            vma.flags = flags
+            self._count_pages(vma, 1)
 
     def set_name(self, start: int, end: int, name: str) -> None:
         """Name the anonymous memory in the range (PR_SET_VMA_ANON_NAME)."""
