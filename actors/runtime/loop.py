@@ -11,7 +11,7 @@ import heapq
 import itertools
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import READY_ROUNDS_PER_TURN
 from ...messages.trace import RecordKind
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .tape import Tape
 
 __all__ = ["Loop", "Timer"]
+
+#: Most descriptors that one look at epoll returns. The room for them is allocated each time: without a limit, 12 KiB.
+_MOST_EVENTS: Final = 32
 
 
 class Timer:
@@ -87,8 +90,9 @@ class Loop:
     def run(self) -> None:
         """Turn until ``stop`` is called."""
         self._running = True
+        self._settle()
         while self._running:
-            self.turn(None)
+            self._turn(None)
 
     def stop(self) -> None:
         """Make ``run`` return after the current callback."""
@@ -97,7 +101,12 @@ class Loop:
     def turn(self, max_wait_s: float | None = 0.0) -> None:
         """Run what is ready once, waiting at most *max_wait_s* (None: until something happens)."""
         self._settle()
-        for fd, mask in self._epoll.poll(self._timeout(max_wait_s)):
+        self._turn(max_wait_s)
+
+    def _turn(self, max_wait_s: float | None) -> None:
+        """As ``turn``, when everything is settled: each callback leaves it so."""
+        timeout_s = self._timeout(max_wait_s) if self._ready or self._timers else max_wait_s
+        for fd, mask in self._epoll.poll(timeout_s, _MOST_EVENTS):
             callback = self._callbacks.get(fd)
             if callback is not None:
                 if self.tape is not None and fd not in self.untaped:
@@ -107,6 +116,10 @@ class Loop:
                     settle()
         if self._timers:
             self._run_timers()
+        if self._ready:
+            self._run_rounds()
+
+    def _run_rounds(self) -> None:
         for _ in range(READY_ROUNDS_PER_TURN):
             if not self._ready:
                 break
@@ -124,13 +137,13 @@ class Loop:
         for settle in self.settlers:
             settle()
 
-    def _timeout(self, max_wait_s: float | None) -> float:
+    def _timeout(self, max_wait_s: float | None) -> float | None:
         if self._ready:
             return 0.0
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         if not self._timers:
-            return -1.0 if max_wait_s is None else max_wait_s
+            return max_wait_s
         # A timer must not fire early: epoll counts milliseconds and Python rounds the timeout up.
         wait = max(0.0, (self._timers[0][0] - time.monotonic_ns()) / 1e9)
         return wait if max_wait_s is None else min(wait, max_wait_s)
