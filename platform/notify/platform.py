@@ -86,6 +86,9 @@ class NotifyPlatform(PtracePlatform):
             ioctl(self.listener, _NOTIF_SET_FLAGS, _FD_SYNC_WAKE_UP)
         return seed
 
+    def is_mapping(self, place: int) -> bool:
+        return any(task.shelf_place == place for task in self._tasks.values() if isinstance(task, NotifyTask))
+
     def close(self) -> None:
         super().close()
         if self.listener >= 0:

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     from ..ptrace.placement import Placement
 
-__all__ = ["TRAMPOLINE", "KeyedTracee", "NotifySeed"]
+__all__ = ["FILE_TRAMPOLINE", "TRAMPOLINE", "KeyedTracee", "NotifySeed"]
 
 #: In the stub page: ``mov rdi, r11; jmp rcx``.
 TRAMPOLINE: Final = STUB_ADDRESS + 8
 TRAMPOLINE_CODE: Final = bytes.fromhex("4c89df ffe1") + b"\xcc" * 3
+#: Behind it, for a call whose descriptor was changed too: ``mov rdi, r11; bswap r8; mov r8d, r8d; jmp rcx``.
+FILE_TRAMPOLINE: Final = TRAMPOLINE + len(TRAMPOLINE_CODE)
+FILE_TRAMPOLINE_CODE: Final = bytes.fromhex("4c89df 490fc8 4589c0 ffe1") + b"\xcc" * 5
 
 _ASK_PERSONALITY: Final = 0xFFFF_FFFF
 _ADDR_NO_RANDOMIZE: Final = 0x0040000
@@ -87,7 +90,7 @@ class NotifySeed(KeyedTracee, Seed):
 
     def _map_stub(self) -> None:
         super()._map_stub()
-        self._poke(TRAMPOLINE, TRAMPOLINE_CODE)
+        self._poke(TRAMPOLINE, TRAMPOLINE_CODE + FILE_TRAMPOLINE_CODE)
 
     def _empty_memory(self) -> None:
         super()._empty_memory()

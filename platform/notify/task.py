@@ -20,7 +20,9 @@ highest free one below ``NotifyPlatform.mmap_base``, and host and caller know th
 and behind a hint, that is not known.  At the seccomp stop that they make, the address that we chose becomes their hint,
 which the host takes because it is free, and the call returns through a trampoline in the stub page, which puts back the
 guest's; rcx and r11, which a system call destroys, hold what it needs.  So one stop does.  (With MAP_FIXED it would be
-a notification: the host asks the filter again after a stop.)
+a notification: the host asks the filter again after a stop.)  A private mapping of a file that was mapped the same way
+before, which the host has no reason to refuse then, is made so at its stop too: its descriptor is another on the shelf
+that tracees share, and the upper half of r8, which means nothing to the host, holds the guest's meanwhile.
 
 Where several tasks share memory such a call is in flight until the next is heard of its task, and ``NotifySpace`` keeps
 the host's order to ours.  It cannot fail on the host but for want of kernel memory (see ``NotifyPlatform.defers``);
@@ -49,7 +51,7 @@ from ..ptrace.tracee import WALL
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .filter import MOST_PLACED
-from .seed import TRAMPOLINE, KeyedTracee
+from .seed import FILE_TRAMPOLINE, TRAMPOLINE, KeyedTracee
 
 if TYPE_CHECKING:
     from ..ptrace.space import PtraceSpace
@@ -81,9 +83,15 @@ _MAP_FIXED: Final = 0x10
 _IDLE_MAP_FLAGS: Final = 0x20000 | 0x800
 #: Longest mapping, in bytes, for which the host is trusted to have memory.
 _MOST_DEFERRED: Final = 1 << 26
-#: Where in the trampoline rdi is the guest's again.
-_RDI_DONE, _TRAMPOLINE_END = TRAMPOLINE + 3, TRAMPOLINE + 5
+#: Where in both trampolines rdi is the guest's again, and where in the second r8 is turned round, and the guest's.
+_RDI_DONE, _R8_TURNED, _R8_DONE = 3, 6, 9
+_TRAMPOLINES: Final = frozenset((*range(TRAMPOLINE, TRAMPOLINE + 5), *range(FILE_TRAMPOLINE, FILE_TRAMPOLINE + 11)))
+_NO_FILE: Final = 0xFFFF_FFFF
+_MAP_TYPE, _MAP_PRIVATE = 0x0F, 0x02
+#: Every file system has files as large as this.
+_MOST_FILE_BYTES: Final = 1 << 40
 _BIT_31: Final = 1 << 31
+_LOW_HALF: Final = 0xFFFF_FFFF
 
 
 class NotifyTask(KeyedTracee, PtraceTask):
@@ -112,6 +120,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
         self._args: tuple[int, ...] = ()
         #: A call that the answer CONTINUE will make, with its arguments, and its result.
         self._deferred: tuple[int, ...] | None = None
+        #: Where on the shelf the file stands that the deferred call maps, until something is heard of the task.
+        self.shelf_place = _NO_FILE
         self._expected = 0
         #: At a seccomp stop, from which the host would go on to make the call.
         self.at_call = False
@@ -123,10 +133,12 @@ class NotifyTask(KeyedTracee, PtraceTask):
         self._notification = notification
         self._number = number
         self._args = args
+        self.shelf_place = _NO_FILE
 
     def stopped_at_call(self) -> Event | None:
         """Take note of a seccomp stop, and return its event; None when the task is being killed."""
         self.at_call = True
+        self.shelf_place = _NO_FILE
         try:
             self._know_registers()
         except HostTaskDied:
@@ -235,6 +247,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
         registers = self._registers
         registers.rcx, registers.r11 = registers.rip, registers.rdi
         registers.rdi, registers.rip = deferred[1], TRAMPOLINE
+        if self.shelf_place != _NO_FILE:
+            registers.r8, registers.rip = _turned(registers.r8) | self.shelf_place, FILE_TRAMPOLINE
         if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, self._core_address) == -1:
             raise self.lost()
         self._run()
@@ -267,8 +281,12 @@ class NotifyTask(KeyedTracee, PtraceTask):
     def _leave_trampoline(self) -> None:
         """Do what is left of the trampoline: it is no place that a guest is ever at."""
         registers = self._registers
-        if registers.rip < _RDI_DONE:
+        for_file = registers.rip >= FILE_TRAMPOLINE
+        done = registers.rip - (FILE_TRAMPOLINE if for_file else TRAMPOLINE)
+        if done < _RDI_DONE:
             registers.rdi = registers.r11
+        if for_file and done < _R8_DONE:
+            registers.r8 = (_turned(registers.r8) if done < _R8_TURNED else registers.r8) & _LOW_HALF
         registers.rip = registers.rcx
         self._stale = True
 
@@ -281,7 +299,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
             return
         super()._know_registers()
         registers = self._registers
-        if TRAMPOLINE <= registers.rip < _TRAMPOLINE_END:
+        if registers.rip in _TRAMPOLINES:
             self._leave_trampoline()
         if registers.rax in _RESTARTS and registers.orig_rax < _SIGN:
             if self._answer is not None:
@@ -314,8 +332,38 @@ class NotifyTask(KeyedTracee, PtraceTask):
     ) -> None:
         if self.space.in_flight:
             self.space.settle(self, address, address + length, places=True)
-        if host_fd >= 0 or not self._defer_mapping(address, length, prot, flags, natural):
+        if host_fd >= 0:
+            made = self._defer_file_mapping(address, length, prot, flags, host_fd, offset)
+        else:
+            made = self._defer_mapping(address, length, prot, flags, natural)
+        if not made:
             super().mmap(address, length, prot, flags, host_fd, offset)
+
+    def _defer_file_mapping(self, address: int, length: int, prot: int, flags: int, host_fd: int, offset: int) -> bool:
+        """Leave a private mapping of a file to the host if the file was mapped so before; at the seccomp stop only."""
+        if not self.at_call or self._number != _MMAP or self._stale or self._deferred is not None:
+            return False
+        hint, wanted, as_prot, as_flags, _fd, as_offset = self._args
+        flags |= _MAP_FIXED
+        if (wanted + _PAGE - 1) & -_PAGE != length or (as_prot, as_offset) != (prot, offset) or length > _MOST_DEFERRED:
+            return False
+        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or as_flags & _MAP_FIXED and hint != address:
+            return False
+        if flags & _MAP_TYPE != _MAP_PRIVATE or offset > _MOST_FILE_BYTES or self._registers.r8 > _LOW_HALF:
+            return False
+        shelf = self._platform.shelf
+        place, stays = shelf.place(host_fd)
+        if not stays:
+            shelf.remove(place)
+            return False
+        if not self._platform.defers or (prot, flags) not in shelf.proven[place]:
+            super().mmap(address, length, prot, flags, host_fd, offset)
+            shelf.proven[place].add((prot, flags))
+            return True
+        check_range(address, length)
+        self.shelf_place = place
+        self._put_off(address, _MMAP, address, length, prot, flags, place, offset)
+        return True
 
     def _defer_mapping(self, address: int, length: int, prot: int, flags: int, natural: bool) -> bool:
         """Leave an anonymous mmap to the host, as ``_defer``."""
@@ -376,3 +424,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if self.space.in_flight and not share_memory:
             self.space.settle(self)
         return super().clone(share_memory=share_memory)
+
+
+def _turned(value: int) -> int:
+    """Return a 64-bit number with its bytes in the opposite order, as bswap has it."""
+    return int.from_bytes(value.to_bytes(8, "little"), "big")

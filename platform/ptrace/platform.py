@@ -129,7 +129,11 @@ class PtracePlatform(Platform):
                 ours.close()
                 raise
         self.xstate_size = self._seed.xstate_size
-        self.shelf = Shelf(self._seed, space, ours, _SHELF_LIMIT)
+        self.shelf = Shelf(self._seed, space, ours, _SHELF_LIMIT, self.is_mapping)
+
+    def is_mapping(self, _place: int) -> bool:
+        """Tell whether a task may be about to map what stands at a place of the shelf: its calls are made at once."""
+        return False
 
     def _plant(self, shelf_socket: int, _ours: socket.socket) -> Seed:
         """Make the seed, whose end of the shelf's socket is *shelf_socket*."""

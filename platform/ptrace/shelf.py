@@ -22,13 +22,15 @@ import os
 import socket
 import stat
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .space import PtraceSpace
 
 __all__ = ["Shelf"]
@@ -48,8 +50,14 @@ _libc: Final = ctypes.CDLL(None)
 class Shelf:
     """The descriptors that tracees can map, by the worker's knowledge of them."""
 
-    def __init__(self, seed: Seed, space: PtraceSpace, sock: socket.socket, limit: int) -> None:
+    def __init__(
+        self, seed: Seed, space: PtraceSpace, sock: socket.socket, limit: int, is_used: Callable[[int], bool]
+    ) -> None:
+        """*is_used* tells whether a tracee may be about to map what stands at a place."""
         self._seed = seed
+        self._is_used = is_used
+        #: How (protection and flags) what stands at a place was mapped without an error.
+        self.proven: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
         self._space = space
         self._socket = sock
         self._limit = limit
@@ -71,12 +79,20 @@ class Shelf:
             self._places.move_to_end(key)
             return place, True
         if len(self._places) >= self._limit:
-            self.remove(self._places.popitem(last=False)[1])
+            self._make_room()
         place = self._places[key] = self._pass(host_fd)
         return place, True
 
+    def _make_room(self) -> None:
+        for key, place in self._places.items():
+            if not self._is_used(place):
+                del self._places[key]
+                self.remove(place)
+                return
+
     def remove(self, place: int) -> None:
         """Take one descriptor off the shelf."""
+        self.proven.pop(place, None)
         self._seed.inject(SYS["close"], place)
 
     def close(self) -> None:

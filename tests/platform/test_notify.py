@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from greenroom.platform.interface import GUEST_TOP, STUB_ADDRESS, EventKind, HostTaskDied
 from greenroom.platform.notify.platform import NotifyPlatform
-from greenroom.platform.notify.seed import TRAMPOLINE
+from greenroom.platform.notify.seed import FILE_TRAMPOLINE, TRAMPOLINE
 from greenroom.platform.ptrace.task import PtraceTask
 from guests import (
     CODE,
     DATA,
     EXIT,
     GETPPID,
+    MAP_PRIVATE,
     PAGE,
     PRIVATE,
     PROT_READ,
@@ -319,6 +320,84 @@ def test_mmap_in_place_keeps_every_register(
     assert task.space.write(place, b"mapped") == 6
 
 
+@pytest.fixture
+def file() -> Iterator[int]:
+    fd = os.memfd_create("test")
+    os.write(fd, b"first page".ljust(PAGE, b".") + b"second page")
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("disturb", [False, True])
+@pytest.mark.parametrize("flags", [0x02, 0x802, 0x12])
+def test_mmap_of_a_file_in_place_keeps_every_register(
+    platform: NotifyPlatform, driver: Driver, file: int, flags: int, *, disturb: bool
+) -> None:
+    """The first one is made for the guest, and shows that the second may be left to the host."""
+    place = DATA + 16 * PAGE
+    hint = place if flags & 0x10 else 0
+    guest_fd = 0x1234_5678
+    task = platform.create_task()
+    one_call = call(MMAP, hint, PAGE - 5, 3, flags, guest_fd, PAGE)
+    event = driver.run(task, one_call + one_call + mov("rax", EXIT) + SYSCALL)
+    for deferred in (False, True):
+        before = task.get_registers()
+        if deferred and not hint:
+            place += PAGE  # whoever places it chooses a free one
+        task.mmap(place, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, PAGE)
+        assert (task._deferred is not None) == deferred
+        if disturb:
+            task.get_registers()
+        task.resume_with(place)
+        event = driver.event(task)
+        assert event.args == (hint, PAGE - 5, 3, flags, guest_fd, PAGE)
+        after = task.get_registers()
+        names = ("rbx", "rbp", "rsp", "r12", "r13", "r14", "r15", "eflags", "fs_base")
+        assert {name: getattr(after, name) for name in names} == {name: getattr(before, name) for name in names}
+        assert task.space.read(place, 11) == b"second page"
+        assert task.space.write(place, b"private") == 7
+
+
+def test_a_file_that_is_about_to_be_mapped_stays_on_the_shelf(
+    platform: NotifyPlatform, driver: Driver, file: int
+) -> None:
+    task = platform.create_task()
+    one_call = call(MMAP, 0, PAGE, 1, 2, 3, 0)
+    driver.run(task, one_call + one_call + TELL)
+    task.mmap(DATA + PAGE, PAGE, PROT_READ, MAP_PRIVATE, file, 0)
+    task.resume_with(DATA + PAGE)
+    driver.event(task)
+    task.mmap(DATA + 2 * PAGE, PAGE, PROT_READ, MAP_PRIVATE, file, 0)
+    place = task.shelf_place
+    platform.shelf._limit = 1
+    other = os.memfd_create("other")
+    assert platform.shelf.place(other) != (place, True)
+    assert platform.shelf.place(file) == (place, True)
+    os.close(other)
+    task.resume_with(DATA + 2 * PAGE)
+    assert driver.event(task).args[0] == DATA + 2 * PAGE
+    assert task.space.read(DATA + 2 * PAGE, 5) == b"first"
+
+
+def test_interrupts_never_show_the_trampoline_of_files(platform: NotifyPlatform, driver: Driver, file: int) -> None:
+    task = platform.create_task()
+    loop = call(MMAP, 0x1230, PAGE, 3, 2, 5, 0)
+    load(task, loop + b"\xe9" + (-len(loop) - 5).to_bytes(4, "little", signed=True))
+    task.resume()
+    for _ in range(200):
+        task.interrupt()
+        event = driver.event(task)
+        registers = task.get_registers()
+        assert CODE <= registers.rip < CODE + PAGE
+        if event.kind is EventKind.STOPPED:
+            task.set_registers(registers)
+            task.resume()
+        else:
+            assert event.args == (0x1230, PAGE, 3, 2, 5, 0)
+            task.mmap(DATA, PAGE, 3, MAP_PRIVATE, file, 0)
+            task.resume_with(DATA)
+
+
 def test_interrupts_never_show_the_trampoline(platform: NotifyPlatform, driver: Driver) -> None:
     task = platform.create_task()
     loop = call(MMAP, 0x1230, PAGE, 3, 0x22, -1, 0)
@@ -350,6 +429,21 @@ def test_rest_of_the_trampoline_is_done_for_whoever_looks(platform: NotifyPlatfo
         task._known = False
         registers = task.get_registers()
         assert (registers.rip, registers.rdi) == (CODE, rdi)
+
+
+def test_rest_of_the_trampoline_of_files_is_done_for_whoever_looks(platform: NotifyPlatform, driver: Driver) -> None:
+    """The upper half of r8 holds the guest's in the opposite order of bytes, the lower one the host's descriptor."""
+    held, turned = 0x7856_3412_0000_0009, 0x0900_0000_1234_5678
+    for offset, rdi, r8 in ((0, 7, held), (3, 5, held), (6, 5, turned), (9, 5, 0x1234_5678)):
+        task = platform.create_task()
+        load(task, SPIN)
+        registers = task.get_registers()
+        registers.rip, registers.rcx, registers.r11 = FILE_TRAMPOLINE + offset, CODE, 7
+        registers.rdi, registers.r8 = 5, r8
+        task.set_registers(registers)
+        task._known = False
+        registers = task.get_registers()
+        assert (registers.rip, registers.rdi, registers.r8) == (CODE, rdi, 0x1234_5678)
 
 
 def with_a_munmap_in_flight(platform: NotifyPlatform, driver: Driver, behind: bytes) -> tuple[PtraceTask, PtraceTask]:
