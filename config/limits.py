@@ -10,6 +10,8 @@ MAX_QUEUED_FRAMES = 100_000
 MAX_ZMQ_SOCKETS = 65_535
 #: Values of one kind of packed record (credentials) that a process knows without unpacking them again.
 REMEMBERED_RECORDS = 1024
+#: Times that a class of messages is packed or rebuilt before functions are compiled for it.
+USES_BEFORE_COMPILED = 8
 #: Frames that a process has sent to itself and handles after one callback, before its loop goes on.
 FRAMES_PER_CALLBACK = 4096
 #: Registers that carry system call arguments on every supported architecture.

@@ -4,11 +4,14 @@ A frame is the msgpack array ``[version, kind, sequence, sender, receiver, reque
 message's values in the order of their declaration.  A frame that breaks any rule raises :class:`MalformedFrame`
 at the receiver, which stays alive.
 
-Two functions per class are written out and compiled at its first use, so that nothing is looked up per field.
+Two functions per class are written out and compiled when it comes often, so that nothing is looked up per field.
+Before that its fields are gone through one by one: what a cold start sends comes once or twice, and compiling forty
+classes took 16 ms of it.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 import sys
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
-from ..config.limits import MAX_FRAME_BYTES, REMEMBERED_RECORDS
+from ..config.limits import MAX_FRAME_BYTES, REMEMBERED_RECORDS, USES_BEFORE_COMPILED
 from .base import MESSAGE_TYPES, Message, PackedRecord, Record
 
 if TYPE_CHECKING:
@@ -75,8 +78,8 @@ def _scalar(kind: type) -> _Converter:
     return check
 
 
-def _converter(annotation: Any) -> _Converter:
-    """Return a function that checks and rebuilds one value of a declared type."""
+def _converter(annotation: Any, builder_of: Callable[[type], _Converter]) -> _Converter:
+    """Return a function that checks and rebuilds one value of a declared type; *builder_of* is for records in it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (int, str, bytes, bool):
         return _scalar(annotation)
@@ -85,20 +88,20 @@ def _converter(annotation: Any) -> _Converter:
     if origin is tuple and arguments[1:] == (Ellipsis,) and arguments[0] in (int, str, bytes):
         return _scalars(arguments[0])
     if origin is tuple and arguments[1:] == (Ellipsis,):
-        element = _converter(arguments[0])
+        element = _converter(arguments[0], builder_of)
         return lambda value: tuple([element(v) for v in _sequence(value)])
     if origin is tuple:
-        return _fixed_tuple([_converter(a) for a in arguments])
+        return _fixed_tuple([_converter(a, builder_of) for a in arguments])
     if origin is dict:
-        key, item = (_converter(a) for a in arguments)
+        key, item = (_converter(a, builder_of) for a in arguments)
         return lambda value: {key(k): item(v) for k, v in _mapping(value).items()}
     if origin in (types.UnionType, typing.Union):
-        inner = _converter(next(a for a in arguments if a is not types.NoneType))
+        inner = _converter(next(a for a in arguments if a is not types.NoneType), builder_of)
         return lambda value: None if value is None else inner(value)
     if isinstance(annotation, type) and issubclass(annotation, PackedRecord):
         return _unpacker(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Record):
-        return _codec_of(annotation).build
+        return builder_of(annotation)
     raise TypeError(f"a message field cannot be {annotation!r}")
 
 
@@ -143,17 +146,69 @@ class _ClassCodec:
     build: _Converter
 
 
+#: Compiled, by class.
 _codecs: dict[type, _ClassCodec] = {}
+#: Of classes that have not come often, and how often they have.
+_interpreted: dict[type, _ClassCodec] = {}
+_uses: collections.Counter[type] = collections.Counter()
 #: Types by the text that declares them, and the module that it stands in.
 _types: dict[tuple[str, str], Any] = {}
 
 
 def _codec_of(cls: type) -> _ClassCodec:
-    """Compile a class once, at its first use: declarations are complete only after all modules are imported."""
+    """Return the codec of a class: declarations are complete only after all modules are imported."""
+    codec = _codecs.get(cls)
+    if codec is None:
+        _uses[cls] += 1
+        if _uses[cls] > USES_BEFORE_COMPILED:
+            return _compiled(cls)
+        codec = _interpreted.get(cls)
+        if codec is None:
+            codec = _interpreted[cls] = _interpret(cls)
+    return codec
+
+
+def _compiled(cls: type) -> _ClassCodec:
     codec = _codecs.get(cls)
     if codec is None:
         codec = _codecs[cls] = _compile(cls)
+        _interpreted.pop(cls, None)
     return codec
+
+
+def _interpret(cls: type) -> _ClassCodec:
+    """Return a codec that does what a compiled one does, field by field."""
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
+    converters = [_converter(_declared(cls, str(field.type)), _late_builder) for field in fields]
+
+    def build(values: Any) -> Any:
+        if type(values) is not list or len(values) != len(names):
+            raise MalformedFrame(f"{cls.__name__} has {len(names)} fields")
+        try:
+            converted = [convert(value) for convert, value in zip(converters, values, strict=True)]
+            return _make(cls, names, converted)
+        except Exception as error:  # noqa: BLE001  # as in the compiled one
+            raise MalformedFrame(f"{cls.__name__}: {error}") from None
+
+    def values(it: Any) -> tuple[Any, ...]:
+        found = [getattr(it, name) for name in names]
+        return tuple([_packed(value) if isinstance(value, PackedRecord) else value for value in found])
+
+    return _ClassCodec(values, build)
+
+
+def _late_builder(cls: type) -> _Converter:
+    return lambda value: _codec_of(cls).build(value)
+
+
+def _make(cls: type, names: list[str], values: list[Any]) -> Any:
+    if hasattr(cls, "__post_init__"):
+        return cls(**dict(zip(names, values, strict=True)))
+    it: Any = object.__new__(cls)
+    for name, value in zip(names, values, strict=True):
+        setattr(it, name, value)
+    return it
 
 
 def _compile(cls: type) -> _ClassCodec:
@@ -177,7 +232,7 @@ def _compile(cls: type) -> _ClassCodec:
                 f"        if type({variable}) is not {kind.__name__}: raise wrong({variable}, '{kind.__name__}')"
             )
         else:
-            scope[f"convert_{variable}"] = _converter(kind)
+            scope[f"convert_{variable}"] = _converter(kind, lambda record: _compiled(record).build)
             lines.append(f"        {variable} = convert_{variable}({variable})")
     lines += [
         *_making(cls, names, variables),
@@ -205,7 +260,7 @@ def _declared(cls: type, text: str) -> Any:
 def compile_all() -> None:
     """Make the codec of every message that has been declared, so that processes forked from this one have it."""
     for cls in MESSAGE_TYPES.values():
-        _codec_of(cls)
+        _compiled(cls)
 
 
 def _making(cls: type, names: list[str], variables: list[str]) -> list[str]:
@@ -286,7 +341,7 @@ def encode(envelope: Envelope | Parts) -> bytes:
 
 
 _unpack = msgpack.unpackb
-#: By tag, those that were received before.
+#: By tag, the compiled ones that were received before.
 _builders: dict[int, _Converter] = {}
 
 
@@ -320,5 +375,7 @@ def _builder(tag: Any) -> _Converter:
     cls = MESSAGE_TYPES.get(tag) if type(tag) is int else None
     if cls is None:
         raise MalformedFrame(f"no message has the tag {tag!r}")
-    build = _builders[tag] = _codec_of(cls).build
+    build = _codec_of(cls).build
+    if cls in _codecs:
+        _builders[tag] = build
     return build

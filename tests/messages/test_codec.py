@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from greenroom.config.limits import MAX_FRAME_BYTES
+from greenroom.config.limits import MAX_FRAME_BYTES, USES_BEFORE_COMPILED
 from greenroom.config.spec import BindMount, Command, SandboxSpec
 from greenroom.messages import catalogue
 from greenroom.messages.base import MESSAGE_TYPES, Failed, Message, Record, record
@@ -61,9 +61,9 @@ def instance(cls: type[Any], rng: random.Random) -> Any:
 
 @pytest.mark.parametrize("cls", MESSAGE_TYPES.values(), ids=lambda cls: cls.__name__)
 def test_round_trip(cls: type[Message]) -> None:
-    """Encoded and decoded, a message is equal to itself."""
+    """Encoded and decoded, a message is equal to itself, before its codec is compiled and after."""
     rng = random.Random(cls.TAG)  # noqa: S311  # repeatable
-    for number in range(8):
+    for number in range(2 * USES_BEFORE_COMPILED):
         envelope = Envelope(number % 3, number, "kernel", "task_set", number, instance(cls, rng))
         assert decode(encode(envelope)) == envelope
 
