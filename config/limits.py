@@ -41,9 +41,11 @@ MAX_CACHED_DENTRIES = 200_000
 MAX_KNOWN_PATHS = 8192
 #: Different names whose absence the worker may know of.
 MAX_MISSING_NAMES = 8192
-#: Paths that the worker may answer for by itself, and files that it keeps open after the guest has closed them.
+#: Paths that the worker may answer for by itself.
 MAX_LEASED_PATHS = 16_384
-MAX_KEPT_FILES = 256
+#: Files and directories that it keeps open after the guest has closed them, and how many of these have a descriptor.
+MAX_KEPT_FILES = 768
+MAX_KEPT_DESCRIPTORS = 256
 #: Bytes that a tmpfs or an overlay's upper layer holds when its mount does not say.
 DEFAULT_FILE_SYSTEM_BYTES = 8 << 30
 #: Bytes of it that a worker may write before it asks again.

@@ -20,6 +20,7 @@ from typing import Final
 from .base import Done, Message, Mode, PackedRecord, Record, message, record
 
 __all__ = [
+    "ENTRY_NAME_OFFSET",
     "STAT_BYTES",
     "Access",
     "AddWatch",
@@ -69,6 +70,7 @@ __all__ = [
     "inode_of",
     "mode_of",
     "pack_entry",
+    "unpack_entry",
     "with_contents",
 ]
 
@@ -425,6 +427,9 @@ def with_contents(status: bytes, seen: tuple[int, ...], host_ctime_ns: int) -> b
 
 #: struct linux_dirent64 before the name.
 _DIRENT64: Final = struct.Struct("<QqHB")
+ENTRY_NAME_OFFSET: Final = _DIRENT64.size
+#: Returns inode number, position behind it, bytes and DT_* of the entry at an offset of a run.
+unpack_entry = _DIRENT64.unpack_from
 
 
 @record
@@ -452,7 +457,7 @@ class DirectoryEntry(Record):
         """Return the entries of a run of struct linux_dirent64."""
         entries, position = [], 0
         while position < len(packed):
-            ino, offset, length, kind = _DIRENT64.unpack_from(packed, position)
+            ino, offset, length, kind = unpack_entry(packed, position)
             name = packed[position + _DIRENT64.size : position + length].partition(b"\0")[0]
             entries.append(DirectoryEntry(ino=ino, offset=offset, type=kind, name=name))
             position += length
@@ -475,6 +480,8 @@ class DirectoryEntries(Message):
     offset: int
     #: Nothing is behind it.
     end: bool
+    #: Number of the directory's lease: these are all entries, until LeasesEnded names it; 0 for none.
+    lease: int = 0
 
 
 @message(tag=0x613, receiver="mount_namespace", mode=Mode.ASK, reply=DirectoryEntries)

@@ -10,7 +10,13 @@ import stat
 from errno import EINVAL, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
-from ...messages.mount_namespace import Credentials, DirectoryEntries, pack_entry
+from ...messages.mount_namespace import (
+    ENTRY_NAME_OFFSET,
+    Credentials,
+    DirectoryEntries,
+    pack_entry,
+    unpack_entry,
+)
 from .watches import Cause
 
 if TYPE_CHECKING:
@@ -38,21 +44,36 @@ def read_directory(tree: Tree, request: ReadDirectory) -> DirectoryEntries:
         fail(ENOTDIR)
     if handle.dentry.gone:
         fail(ENOENT)
-    if handle.listing is None or request.offset == 0:
-        handle.listing = _take_listing(tree, handle)
+    offset, count = max(0, request.offset), 0
+    if handle.listing is None or offset == 0:
+        handle.listing, count = _take_listing(handle)
+        handle.cursor = 0, 0
     touch_atime(handle.mount, inode)
     tree.watches.changed(handle.dentry, Cause.ACCESS)
-    return _fitting(handle, max(0, request.offset), request.max_bytes)
+    if offset == 0 and len(handle.listing) <= request.max_bytes:
+        return _whole(tree, handle, handle.listing, count)
+    return _fitting(handle, offset, request.max_bytes)
 
 
-def _take_listing(tree: Tree, handle: Handle) -> list[tuple[bytes, int, int]]:
+def _take_listing(handle: Handle) -> tuple[bytes, int]:
+    """Return every entry as struct linux_dirent64, with the position behind it, and their number."""
     mount, dentry = handle.mount, handle.dentry
     inode = dentry.inode
     assert inode is not None
     parent = mount.dentry.parent if dentry is mount.root else dentry.parent
     up = parent.inode.ino if parent.inode is not None else inode.ino
-    dots = [(b".", inode.ino, _DT_DIR), (b"..", up, _DT_DIR)]
-    return dots + inode.fs.names(dentry, _NOBODY)
+    listed = [(b".", inode.ino, _DT_DIR), (b"..", up, _DT_DIR), *inode.fs.names(dentry, _NOBODY)]
+    packed = [pack_entry(ino, position, kind, name) for position, (name, ino, kind) in enumerate(listed, 1)]
+    return b"".join(packed), len(packed)
+
+
+def _whole(tree: Tree, handle: Handle, listing: bytes, count: int) -> DirectoryEntries:
+    """Everything fits: that may be given again until the directory changes, unless somebody watches for readings."""
+    inode = handle.dentry.inode
+    assert inode is not None
+    stable = handle.mount.fs.in_memory and not tree.watches.by_inode
+    lease = tree.store.leases.grant(inode) if stable else 0
+    return DirectoryEntries(entries=listing, offset=count, end=True, lease=lease)
 
 
 def _fitting(handle: Handle, offset: int, max_bytes: int) -> DirectoryEntries:
@@ -64,19 +85,27 @@ def _fitting(handle: Handle, offset: int, max_bytes: int) -> DirectoryEntries:
     only_children = handle.dentry.inode.fs.in_memory and handle.dentry.inode.lower is None
     entries: list[bytes] = []
     end = True
-    for position in range(offset, len(listing)):
-        name, ino, kind = listing[position]
-        if position > 1 and (only_children or name in children):
-            child = children.get(name)
-            if child is None or child.inode is None:
-                continue
-        entry = pack_entry(ino, position + 1, kind, name)
-        max_bytes -= len(entry)
-        if max_bytes < 0:
-            if not entries:
-                fail(EINVAL)
-            end = False
-            break
-        entries.append(entry)
-        offset = position + 1
+    read_to, at = handle.cursor if handle.cursor[0] <= offset else (0, 0)
+    while at < len(listing):
+        _, position, length, _ = unpack_entry(listing, at)
+        if position > max(2, offset):
+            start = at + ENTRY_NAME_OFFSET
+            name = listing[start : listing.index(0, start)]
+            if only_children or name in children:
+                child = children.get(name)
+                if child is None or child.inode is None:
+                    at += length
+                    continue
+        if position > offset:
+            max_bytes -= length
+            if max_bytes < 0:
+                if not entries:
+                    fail(EINVAL)
+                end = False
+                break
+            entries.append(listing[at : at + length])
+            read_to = position
+        at += length
+    offset = max(offset, read_to)
+    handle.cursor = offset, at
     return DirectoryEntries(entries=b"".join(entries), offset=offset, end=end)

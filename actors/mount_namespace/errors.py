@@ -14,7 +14,7 @@ def fail(number: int, what: bytes = b"") -> NoReturn:
     raise OSError(number, f"{os.strerror(number)}: {what!r}" if what else os.strerror(number))
 
 
-class NameMissing(OSError):
+class NameMissing(FileNotFoundError):
     """ENOENT for want of *name*, found by a walk that would fail again until that name is made somewhere."""
 
     def __init__(self, name: bytes) -> None:

@@ -23,7 +23,7 @@ __all__ = ["Handle", "HandleTable"]
 class Handle:
     """One open place."""
 
-    __slots__ = ("data", "dentry", "flags", "listing", "mount", "number", "quiet", "references")
+    __slots__ = ("cursor", "data", "dentry", "flags", "listing", "mount", "number", "quiet", "references")
 
     def __init__(self, number: int, mount: Mount, dentry: Dentry) -> None:
         self.number = number
@@ -36,8 +36,10 @@ class Handle:
         self.quiet = False
         #: Contents whose memfd was given out with this handle.
         self.data: FileData | None = None
-        #: What getdents shows, taken when reading starts: (name, inode number, DT_*).
-        self.listing: list[tuple[bytes, int, int]] | None = None
+        #: What getdents shows, taken when reading starts: struct linux_dirent64.
+        self.listing: bytes | None = None
+        #: Where in it the last reading ended: position and byte.
+        self.cursor = (0, 0)
 
 
 class HandleTable:

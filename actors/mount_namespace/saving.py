@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotLoad", "load", "save"]
 
-VERSION = 1
+VERSION = 2
 _FORMAT = 0o170000
 _PAGE_BYTES = 4096
 #: Fields of an inode that are saved as they are.
@@ -376,12 +376,10 @@ class _Loader:
         if attached:
             self.tree.mounts.insert(mount)
 
-    def _handle(
-        self, number: int, mount: int, dentry: int, references: int, flags: int, listing: tuple[Any, ...] | None
-    ) -> None:
+    def _handle(self, number: int, mount: int, dentry: int, references: int, flags: int, listing: bytes | None) -> None:
         handle = Handle(number, self.mounts[mount], self.dentries[dentry])
         handle.references, handle.flags = references, flags
-        handle.listing = None if listing is None else list(listing)
+        handle.listing = listing
         self.tree.handles.insert(handle)
 
     def _locks(self, locks: LockTable) -> None:

@@ -49,7 +49,18 @@ class Directory(OpenFile):
     def entries(self, task: Task, max_bytes: int) -> Asking:
         """Return the next DirectoryEntries that fit; the caller moves ``offset``. ENOENT, EINVAL."""
         request = ReadDirectory(handle=self.handle, offset=self.offset, max_bytes=max_bytes)
-        return (yield Ask(self.identity.namespace, request))
+        reply = yield Ask(self.identity.namespace, request)
+        if reply.lease:
+            self.worker.leases.attach_listing(self, reply)
+        return reply
+
+    def known_entries(self, max_bytes: int) -> DirectoryEntries | None:
+        """Return all entries without asking, where a lease has them, they fit, and reading begins; else None."""
+        lease = self.lease
+        if self.offset or lease is None or not lease.is_alive or self.watched:
+            return None
+        listing = lease.listing
+        return listing if listing is not None and len(listing.entries) <= max_bytes else None
 
     def pull(self, task: Task, count: int, offset: int | None) -> Any:
         """A directory is not read so."""
@@ -66,9 +77,9 @@ class Directory(OpenFile):
         self.offset = offset
         return offset
 
-    def closing(self) -> None:
-        """Paths begin here no more."""
-        self.worker.leases.places.pop(self.handle, None)
+    def kept(self) -> bool:
+        """For whoever opens it next."""
+        return self.path_key is not None and self.worker.leases.keep(self, self.path_key)
 
     def sync(self, *, data_only: bool) -> int:
         """Names are always on the disk that is not there."""
@@ -131,10 +142,6 @@ class PathFile(OpenFile):
 
     __slots__ = ()
     kind: ClassVar[str] = "path"
-
-    def closing(self) -> None:
-        """Paths begin here no more."""
-        self.worker.leases.places.pop(self.handle, None)
 
     def pull(self, task: Task, count: int, offset: int | None) -> Any:
         """There is nothing to read through it."""

@@ -4,9 +4,9 @@ Linux counterpart: the leases of an NFS client (fs/nfs/delegation.c), and its ca
 ``LeasesEnded`` takes them back before whatever changed the answer is answered itself; see MountNamespace's
 ``leases.py``.  Nothing here is saved: everything is dropped when a save begins.
 
-A regular file that the guest has closed may be *kept*: descriptor and handle wait for the next open(2) of the same
-path by the same user, which then asks nobody.  Programs and their loaders are held open instead, and every execve of
-the same path by the same user shares the open file, whose position nobody uses.
+A file or directory that the guest has closed may be *kept*: descriptor and handle wait for the next open(2) of the
+same path by the same user, which then asks nobody.  Programs and their loaders are held open instead, and every execve
+of the same path by the same user shares the open file, whose position nobody uses.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import os
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any, Final
 
-from ...config.limits import MAX_KEPT_FILES, MAX_LEASED_PATHS
+from ...config.limits import MAX_KEPT_DESCRIPTORS, MAX_KEPT_FILES, MAX_LEASED_PATHS
 from ...messages.mount_namespace import ReleaseHandle, inode_of, mode_of, with_contents
+from .directory import Directory
 from .open_file import O_LARGEFILE
+from .regular_file import RegularFile
 
 if TYPE_CHECKING:
-    from ...messages.mount_namespace import Opened, StatusReply
+    from ...messages.mount_namespace import DirectoryEntries, Opened, StatusReply
     from ...messages.thread_group import LeasesEnded
     from .open_file import Identity, OpenFile
     from .task import Task
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     #: A path with all that decides where it leads, and what is asked of it.
     Key = tuple[Any, ...]
 
-__all__ = ["KEPT_FLAGS", "Lease", "Leases"]
+__all__ = ["KEPT_DIRECTORY_FLAGS", "KEPT_FLAGS", "Lease", "Leases"]
 
-#: Flags of open(2) beside O_RDONLY with which a kept file can be used again.
+#: Flags of open(2) beside O_RDONLY with which a kept file can be used again, and a kept directory.
 KEPT_FLAGS: Final = os.O_CLOEXEC | O_LARGEFILE
+KEPT_DIRECTORY_FLAGS: Final = KEPT_FLAGS | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _SET_ID_BITS: Final = 0o6000
 #: Never changed.
 NO_DESCRIPTORS: Final[dict[int, None]] = {}
@@ -41,12 +44,14 @@ NO_DESCRIPTORS: Final[dict[int, None]] = {}
 class Lease:
     """What is known of one inode."""
 
-    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "seen", "status")
+    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "listing", "seen", "status")
 
     def __init__(self) -> None:
         self.is_alive = True
-        #: A packed FileStatus.
-        self.status = b""
+        #: A packed FileStatus, None: not known.
+        self.status: bytes | None = None
+        #: All entries of a directory, None: not known.
+        self.listing: DirectoryEntries | None = None
         #: As in StatusReply: at least 0 when descriptors say what size and times are.
         self.host_ctime_ns = -1
         #: What a descriptor said when *status* was made of it; None: not asked yet.
@@ -69,6 +74,7 @@ class Leases:
         self._by_name: dict[bytes, list[Key]] = {}
         #: Files that the guest has closed, oldest first.
         self._kept: dict[Key, tuple[int, Identity, bool]] = {}
+        self._kept_descriptors = 0
         #: Files that were executed, oldest first.
         self._programs: dict[Key, OpenFile] = {}
         #: Descriptors of contents in memory by st_dev and st_ino.
@@ -111,6 +117,7 @@ class Leases:
         fd = next(iter(lease.fds), -1)
         if fd < 0:
             return None
+        assert lease.status is not None
         seen = self._worker.host.file_status(fd)[7:]  # from the size on
         if seen != lease.seen:
             if mode_of(lease.status) & _SET_ID_BITS:
@@ -139,6 +146,16 @@ class Leases:
         if not reply.lease:
             return
         lease = self._granted(reply)
+        self._hold(file, lease)
+
+    def attach_listing(self, file: OpenFile, reply: DirectoryEntries) -> None:
+        """Remember all entries of an open directory."""
+        lease = self._lease(reply.lease)
+        lease.listing = reply
+        self._hold(file, lease)
+
+    @staticmethod
+    def _hold(file: OpenFile, lease: Lease) -> None:
         if file.lease is not lease:
             # The lease that it was opened with has ended, and with it what the opening could stand for.
             file.lease, file.path_key = lease, None
@@ -154,10 +171,14 @@ class Leases:
         if not fds:
             del self._contents[identity.dev, identity.ino]
 
-    def _granted(self, reply: StatusReply | Opened) -> Lease:
-        lease = self._by_number.get(reply.lease)
+    def _lease(self, number: int) -> Lease:
+        lease = self._by_number.get(number)
         if lease is None:
-            lease = self._by_number[reply.lease] = Lease()
+            lease = self._by_number[number] = Lease()
+        return lease
+
+    def _granted(self, reply: StatusReply | Opened) -> Lease:
+        lease = self._lease(reply.lease)
         lease.status, lease.host_ctime_ns, lease.seen = reply.status, reply.host_ctime_ns, None
         if reply.host_ctime_ns >= 0:
             lease.fds = self._contents.get(inode_of(reply.status), NO_DESCRIPTORS)
@@ -168,30 +189,42 @@ class Leases:
     def keep(self, file: OpenFile, key: Key) -> bool:
         """Take over descriptor and handle of a file that is being closed, if another opening may use them."""
         lease = file.lease
-        if lease is None or not lease.is_alive or file.flags != O_LARGEFILE or file.lock_families or key in self._kept:
+        if lease is None or self._paths.get(key) is not lease or file.lock_families or key in self._kept:
             return False
-        if self._paths.get(key) is not lease:
-            return False
-        if len(self._kept) >= MAX_KEPT_FILES:
-            self._release(next(iter(self._kept)))
         self._kept[key] = file.host_fd, file.identity, file.in_memory
+        self._kept_descriptors += file.host_fd >= 0
+        while len(self._kept) > MAX_KEPT_FILES or self._kept_descriptors > MAX_KEPT_DESCRIPTORS:
+            self._release(next(iter(self._kept)))
         return True
 
-    def take(self, key: Key) -> tuple[int, Identity, bool, Lease] | None:
-        """Give out a kept file, at its beginning; None when there is none. ENOENT."""
-        kept = self._kept.pop(key, None)
+    def take(self, key: Key, flags: int) -> OpenFile | None:
+        """Give out a kept file for open(2) with *flags*, at its beginning; None when there is none. ENOENT."""
+        kept = self._kept.get(key)
         if kept is None:
             if key in self._missing:
                 raise OSError(ENOENT, "")
             return None
-        self._worker.host.seek(kept[0], 0, os.SEEK_SET)
-        return *kept, self._paths[key]
+        fd, identity, in_memory = kept
+        if fd < 0:
+            file: OpenFile = Directory(self._worker, identity, flags | O_LARGEFILE)
+        elif flags & ~KEPT_FLAGS:
+            return None
+        else:
+            self._worker.host.seek(fd, 0, os.SEEK_SET)
+            file = RegularFile(self._worker, identity, O_LARGEFILE, fd)
+            self._kept_descriptors -= 1
+        del self._kept[key]
+        file.path_key, file.lease, file.in_memory = key, self._paths[key], in_memory
+        return file
 
     def _release(self, key: Key) -> None:
         fd, identity, in_memory = self._kept.pop(key)
         if in_memory:
             self.closing(fd, identity)
-        self._worker.host.close(fd)
+        if fd >= 0:
+            self._worker.host.close(fd)
+            self._kept_descriptors -= 1
+        self.places.pop(identity.handle, None)
         self._worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=True))
 
     def release_kept(self) -> None:
@@ -213,7 +246,7 @@ class Leases:
         if not reply.lease:
             return
         self.learn(key, reply)
-        if len(self._programs) >= MAX_KEPT_FILES:
+        if len(self._programs) >= MAX_KEPT_DESCRIPTORS:
             self._let_go(next(iter(self._programs)))
         if key in self._programs:
             self._let_go(key)

@@ -189,6 +189,7 @@ class OpenFile:
             worker.host.close(self.host_fd)
             self.host_fd = -1
         if identity.handle:
+            worker.leases.places.pop(identity.handle, None)
             for family in self.lock_families:
                 worker.tell(identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number))
             worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=self.quiet))

@@ -16,7 +16,7 @@ from ..runtime.actor import Ask
 from . import terminal
 from .device import DEVICES
 from .directory import DescriptorDirectory, Directory, PathFile
-from .leases import KEPT_FLAGS
+from .leases import KEPT_DIRECTORY_FLAGS
 from .open_file import ACCESS_MODE, O_LARGEFILE, Identity, OpenFile
 from .paths import base_of, magic_target, who
 from .pipe import PipeFile
@@ -26,13 +26,15 @@ from .text_file import MemoryImage, ProcessFile, TextFile
 
 if TYPE_CHECKING:
     from ..runtime.actor import Asking
-    from .leases import Key, Lease
+    from .leases import Key
     from .task import Task
 
 __all__ = ["open_at", "open_handle", "release_handle"]
 
 _O_TMPFILE_BIT: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 _MAX_LINKS: Final = 40
+#: Classes of open files that may be used again after they were closed.
+_KEPT_KINDS: Final = (RegularFile, Directory)
 #: How often a FIFO's opener looks for its other end, which may be in another worker and cannot wake it then.
 _FIFO_RETRY_NS: Final = 20_000_000
 
@@ -48,19 +50,12 @@ def open_at(task: Task, dirfd: int, path: bytes, flags: int, mode: int, resolve:
         raise OSError(ENOENT, "")
     base = base_of(task, dirfd, path)
     key = None
-    if not flags & ~KEPT_FLAGS and not resolve:
-        key = task.worker.leases.key(task, base, path, True)
-        kept = task.worker.leases.take(key)
+    if not flags & ~KEPT_DIRECTORY_FLAGS and not resolve:
+        key = task.worker.leases.key(task, base, path, not flags & os.O_NOFOLLOW)
+        kept = task.worker.leases.take(key, flags)
         if kept is not None:
-            return group.files.add(group, _again(task, key, *kept), close_on_exec=flags & os.O_CLOEXEC != 0)
+            return group.files.add(group, kept, close_on_exec=flags & os.O_CLOEXEC != 0)
     return _ask_and_open(task, base, path, flags, mode, resolve, key)
-
-
-def _again(task: Task, key: Key, host_fd: int, identity: Identity, in_memory: bool, lease: Lease) -> RegularFile:
-    """Return the open file of what was opened and closed before."""
-    file = RegularFile(task.worker, identity, O_LARGEFILE, host_fd)
-    file.path_key, file.lease, file.in_memory = key, lease, in_memory
-    return file
 
 
 def _ask_and_open(task: Task, base: int, path: bytes, flags: int, mode: int, resolve: int, key: Key | None) -> Asking:
@@ -78,7 +73,7 @@ def _ask_and_open(task: Task, base: int, path: bytes, flags: int, mode: int, res
                 task.worker.leases.learn(key, opened)
             file = make_file(task, opened, flags)
             task.worker.leases.attach(file, opened)
-            if type(file) is RegularFile and not flags & ~KEPT_FLAGS:
+            if opened.lease and type(file) in _KEPT_KINDS:
                 file.path_key = key
     except OSError as error:
         if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...messages.mount_namespace import FileStatus, FileUsed
 from . import signals
 from .limits import RLIM_INFINITY, Resource
-from .open_file import ACCESS_MODE, OpenFile
+from .open_file import ACCESS_MODE, O_LARGEFILE, OpenFile
 
 if TYPE_CHECKING:
     from ...messages.mount_namespace import Opened
@@ -57,8 +57,9 @@ class RegularFile(OpenFile):
         return self
 
     def kept(self) -> bool:
-        """Only what was opened under a lease that still holds, for nothing but reading."""
-        return self.path_key is not None and self.worker.leases.keep(self, self.path_key)
+        """Only what was opened for nothing but reading."""
+        key = self.path_key
+        return key is not None and self.flags == O_LARGEFILE and self.worker.leases.keep(self, key)
 
     def pull(self, task: Task, count: int, offset: int | None) -> bytes:
         """Read at the host's offset or at *offset*."""

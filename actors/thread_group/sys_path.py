@@ -451,6 +451,9 @@ def _getdents(task: Task, fd: int, buffer: int, size: int, convert: Callable[[by
         # only: who goes on reading wants to know whether the directory is still there.
         file.end = -1
         return 0
+    known = file.known_entries(size)
+    if known is not None:
+        return _put_entries(task, file, known, buffer, convert)
     return _read_entries(task, file, buffer, size, convert)
 
 
@@ -460,13 +463,19 @@ def _read_entries(task: Task, file: Directory, buffer: int, size: int, convert: 
         reply = yield from file.entries(task, min(size, 1 << 20))
         if type(reply) is not DirectoryEntries:
             return reply
-        if reply.entries:
-            task.memory.write(buffer, convert(reply.entries))
-            file.offset = reply.offset
-            file.end = reply.offset if reply.end else -1
-        return len(reply.entries)
+        return _put_entries(task, file, reply, buffer, convert)
     finally:
         file.release()
+
+
+def _put_entries(
+    task: Task, file: Directory, reply: DirectoryEntries, buffer: int, convert: Callable[[bytes], bytes]
+) -> int:
+    if reply.entries:
+        task.memory.write(buffer, convert(reply.entries))
+        file.offset = reply.offset
+        file.end = reply.offset if reply.end else -1
+    return len(reply.entries)
 
 
 def _in_old_format(entries: bytes) -> bytes:

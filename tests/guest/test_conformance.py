@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_AS_ANYONE = ("pidfd", "process", "signals", "files", "pipes", "descriptors", "splice", "sockets", "memory", "time")
+_AS_ANYONE = (
+    "pidfd",
+    "process",
+    "signals",
+    "files",
+    "pipes",
+    "descriptors",
+    "splice",
+    "sockets",
+    "memory",
+    "time",
+    "leases",
+)
 
 
 def _check_lines(case: Case, placement: str, directory: Path) -> None:

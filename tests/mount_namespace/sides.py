@@ -239,7 +239,7 @@ class Guest(Side):
 
     def opened(self, path: bytes, flags: int = 0, mode: int = 0o644, **fields: Any) -> m.Opened:
         request = {"flags": flags, "mode": mode, "resolve": 0, "for_exec": False, **fields}
-        return opening.open_path(self.tree, m.Open(**{**self.at(path), **request}), lambda fd: fd)
+        return _found(opening.open_path(self.tree, m.Open(**{**self.at(path), **request}), lambda fd: fd))
 
     def release(self, opened: m.Opened) -> None:
         if opened.token >= 0:
@@ -247,7 +247,7 @@ class Guest(Side):
         self.tree.release((opened.handle,))
 
     def status(self, path: bytes, follow: bool = True) -> m.FileStatus:
-        found = self.tree.get_status(m.GetStatus(**self.at(path, follow=follow))).status
+        found = _found(self.tree.get_status(m.GetStatus(**self.at(path, follow=follow)))).status
         return m.FileStatus.unpack(found)
 
     def handle_status(self, handle: int) -> m.FileStatus:
@@ -295,7 +295,7 @@ class Guest(Side):
         return (a.dev, a.ino) == (b.dev, b.ino)
 
     def access(self, path: bytes, want: int) -> None:
-        self.tree.access(m.Access(**self.at(path, want=want, follow=True)))
+        _found(self.tree.access(m.Access(**self.at(path, want=want, follow=True))))
 
     def open(self, path: bytes, flags: int, mode: int = 0o644) -> Any:
         opened = self.opened(path, flags, mode)
@@ -392,6 +392,13 @@ class Guest(Side):
             return stat.S_IFREG
         finally:
             self.release(at)
+
+
+def _found(reply: Any) -> Any:
+    """Raise what a reply says of a name that is missing."""
+    if reply.missing:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return reply
 
 
 def _below(fs: Any) -> Any:
