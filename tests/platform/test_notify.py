@@ -12,6 +12,7 @@ import pytest
 from greenroom.platform.interface import GUEST_TOP, STUB_ADDRESS, EventKind, HostTaskDied
 from greenroom.platform.notify.platform import NotifyPlatform
 from greenroom.platform.notify.seed import FILE_TRAMPOLINE, TRAMPOLINE
+from greenroom.platform.notify.task import NotifyTask
 from greenroom.platform.ptrace.task import PtraceTask
 from guests import (
     CODE,
@@ -33,8 +34,6 @@ from guests import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from greenroom.platform.notify.task import NotifyTask
 
     Operation = Callable[[NotifyTask], object]
 
@@ -345,6 +344,7 @@ def test_mmap_of_a_file_in_place_keeps_every_register(
         if deferred and not hint:
             place += PAGE  # whoever places it chooses a free one
         task.mmap(place, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, PAGE)
+        assert isinstance(task, NotifyTask)
         assert (task._deferred is not None) == deferred
         if disturb:
             task.get_registers()
@@ -368,6 +368,7 @@ def test_a_file_that_is_about_to_be_mapped_stays_on_the_shelf(
     task.resume_with(DATA + PAGE)
     driver.event(task)
     task.mmap(DATA + 2 * PAGE, PAGE, PROT_READ, MAP_PRIVATE, file, 0)
+    assert isinstance(task, NotifyTask)
     place = task.shelf_place
     platform.shelf._limit = 1
     other = os.memfd_create("other")
