@@ -164,6 +164,7 @@ class NotifyPlatform(PtracePlatform):
         task.landed()
         if status == _STATUS_SECCOMP:
             self.running.pop(task.host_tid, None)
+            task.quiet_ticks = 0
             return task.stopped_at_call()
         return super()._classify(task, status)
 

@@ -134,6 +134,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         self._number = number
         self._args = args
         self.shelf_place = _NO_FILE
+        self.quiet_ticks = 0
 
     def stopped_at_call(self) -> Event | None:
         """Take note of a seccomp stop, and return its event; None when the task is being killed."""

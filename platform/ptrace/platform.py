@@ -279,6 +279,7 @@ class PtracePlatform(Platform):
     def _classify(self, task: PtraceTask, status: int) -> Event | None:
         """Turn a wait status into an event, or resume the task when it is nobody's business."""
         self.running.pop(task.host_tid, None)
+        task.quiet_ticks = 0
         if status == _STATUS_SYSCALL:
             return self._syscall(task)
         if not os.WIFSTOPPED(status):

@@ -76,6 +76,8 @@ class PtraceTask(Tracee, HostTask):
         self.space: PtraceSpace = space
         self.owner: Any = None
         self.interrupted = False
+        #: For how many looks of CPU placement nothing was heard of it.
+        self.quiet_ticks = 0
         self._platform = platform
         self._alive = True
         self._registers = registers

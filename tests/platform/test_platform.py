@@ -183,6 +183,18 @@ def test_a_pin_ends_when_the_guest_computes(platform: PtracePlatform, driver: Dr
     assert os.sched_getaffinity(0) == allowed
 
 
+def test_whoever_computes_is_let_go_while_another_makes_calls(platform: PtracePlatform, driver: Driver) -> None:
+    allowed = os.sched_getaffinity(0)
+    computes, calls = platform.create_task(), platform.create_task()
+    load(computes, SPIN)
+    load(calls, LOOP)
+    platform.placement._pin()
+    for task in (computes, calls):
+        task.resume()
+    while os.sched_getaffinity(computes.host_tid) != allowed:
+        driver.serve(8, lambda _event: 0)
+
+
 def test_a_thread_that_would_swallow_sigchld_is_refused(make_platform: type[PtracePlatform]) -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
