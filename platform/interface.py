@@ -167,6 +167,8 @@ class HostTask(abc.ABC):
     ) -> None:
         """Map at exactly *address* (MAP_FIXED is added). *host_fd* is a descriptor of this worker, or -1.
 
+        MAP_FIXED in *flags* says that something may be mapped there already.
+
         *natural* says that *address* is the highest free one below ``Platform.mmap_base``: the host would choose it.
         """
 

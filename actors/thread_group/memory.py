@@ -414,8 +414,11 @@ class MemoryManager(UserAccess):
         created = None
         if vma.flags & VM_SHARED and vma.file is None:
             created = vma.file = SharedMemory(task.worker.host, vma.end - vma.start)
+        extra = flags & (MAP_POPULATE | MAP_NONBLOCK | MAP_FIXED)
+        if vma.end > self.mmap_base and not self.bottom_up:
+            extra |= MAP_FIXED  # to the host it may be taken
         try:
-            map_on_host(task, vma, flags & (MAP_POPULATE | MAP_NONBLOCK), natural=natural)
+            map_on_host(task, vma, extra, natural=natural)
         except OSError:
             if created is not None:
                 created.release()

@@ -345,6 +345,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if not self.at_call or self._number != _MMAP or self._stale or self._deferred is not None:
             return False
         hint, wanted, as_prot, as_flags, _fd, as_offset = self._args
+        if flags & ~as_flags & _MAP_FIXED:
+            return False
         flags |= _MAP_FIXED
         if (wanted + _PAGE - 1) & -_PAGE != length or (as_prot, as_offset) != (prot, offset) or length > _MOST_DEFERRED:
             return False
@@ -371,7 +373,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if self._number != _MMAP or self._deferred is not None or length > _MOST_DEFERRED:
             return False
         hint, wanted, as_prot, as_flags = self._args[:4]
-        if (wanted + _PAGE - 1) & -_PAGE != length or as_prot != prot:
+        if (wanted + _PAGE - 1) & -_PAGE != length or as_prot != prot or flags & ~as_flags & _MAP_FIXED:
             return False
         flags |= _MAP_FIXED
         if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or not self._platform.defers:

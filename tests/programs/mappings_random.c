@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +57,8 @@ static void fill(struct slot *slot, unsigned char tag)
 static void map(struct crew *crew, struct slot *slot, int flags)
 {
 	slot->length = (1 + draw(crew, MOST_PAGES)) * PAGE;
-	void *hint = draw(crew, 8) ? NULL : (void *)(0x10000000000 + (size_t)draw(crew, 1000) * PAGE);
+	size_t hints[] = {0x10000000000, (size_t)&hints & ~0x1fffffffUL}; /* the second one is above other mappings */
+	void *hint = draw(crew, 8) ? NULL : (void *)(hints[draw(crew, 2)] + (size_t)draw(crew, 1000) * PAGE);
 	slot->start = mmap(hint, slot->length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 	if (slot->start == MAP_FAILED)
 		die("mmap");
@@ -162,8 +165,28 @@ static int is_listed(size_t start, size_t end)
 	return start >= end;
 }
 
+static sigjmp_buf back;
+
+static void caught(int signo, siginfo_t *info, void *context)
+{
+	(void)context;
+	printf("signal %d, code %d\n", signo, info->si_code);
+	siglongjmp(back, 1);
+}
+
+/* What is between the mappings and the stack belongs to nobody. */
+static void touch_the_gap(void)
+{
+	struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO};
+	volatile char *gap = (char *)&action - (512 << 20);
+	sigaction(SIGSEGV, &action, NULL);
+	if (!sigsetjmp(back, 1))
+		*gap = 1;
+}
+
 int main(void)
 {
+	touch_the_gap();
 	static struct crew crews[THREADS];
 	pthread_t threads[THREADS];
 	crews[0].seed = 17;
