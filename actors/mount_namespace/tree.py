@@ -340,8 +340,7 @@ class Tree:
         watches = self.watches
         for number in numbers:
             handle = self.handles.by_number[number]
-            handle.quiet = handle.quiet or quiet
-            if watches.by_inode and handle.references == 1:
+            if watches.by_inode and not quiet:
                 watches.closing(handle)
             lost = self.handles.release(number)
             if watches.by_inode and lost is not None and lost.dentry.inode is not None:

@@ -16,7 +16,7 @@ from errno import ENOENT
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import MAX_KEPT_DESCRIPTORS, MAX_KEPT_FILES, MAX_LEASED_PATHS
-from ...messages.mount_namespace import ReleaseHandle, inode_of, mode_of, with_contents
+from ...messages.mount_namespace import KeepHandle, ReleaseHandle, inode_of, mode_of, with_contents
 from .directory import Directory
 from .open_file import O_LARGEFILE
 from .regular_file import RegularFile
@@ -44,7 +44,7 @@ NO_DESCRIPTORS: Final[dict[int, None]] = {}
 class Lease:
     """What is known of one inode."""
 
-    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "listing", "seen", "status")
+    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "listing", "opened", "seen", "status")
 
     def __init__(self) -> None:
         self.is_alive = True
@@ -60,6 +60,8 @@ class Lease:
         self.fds: dict[int, None] = NO_DESCRIPTORS
         #: The paths that were answered with it.
         self.keys: list[Key] = []
+        #: Which file each of these was opened as last, of those with contents in memory.
+        self.opened: dict[Key, OpenFile] = {}
 
 
 class Leases:
@@ -75,6 +77,8 @@ class Leases:
         #: Files that the guest has closed, oldest first.
         self._kept: dict[Key, tuple[int, Identity, bool]] = {}
         self._kept_descriptors = 0
+        #: How many open files more than one have the same handle.
+        self._shared: dict[int, int] = {}
         #: Files that were executed, oldest first.
         self._programs: dict[Key, OpenFile] = {}
         #: Descriptors of contents in memory by st_dev and st_ino.
@@ -203,7 +207,7 @@ class Leases:
         if kept is None:
             if key in self._missing:
                 raise OSError(ENOENT, "")
-            return None
+            return None if flags & ~KEPT_FLAGS else self._open_beside(key)
         fd, identity, in_memory = kept
         if fd < 0:
             file: OpenFile = Directory(self._worker, identity, flags | O_LARGEFILE)
@@ -217,6 +221,47 @@ class Leases:
         file.path_key, file.lease, file.in_memory = key, self._paths[key], in_memory
         return file
 
+    def _open_beside(self, key: Key) -> OpenFile | None:
+        """Open once more what is open for reading by the same path; both share the handle. None: not so."""
+        lease = self._paths.get(key)
+        other = lease.opened.get(key) if lease is not None else None
+        if other is None or not other.references or other.path_key != key:
+            return None
+        fd = self._worker.host.reopen(other.host_fd, os.O_RDONLY)
+        file = RegularFile(self._worker, other.identity, O_LARGEFILE, fd)
+        self._shared[file.handle] = self._shared.get(file.handle, 0) + 1
+        file.in_memory = True
+        self.opened(file)
+        file.lease = lease
+        self.may_open_again(file, key)
+        return file
+
+    def may_open_again(self, file: OpenFile, key: Key) -> None:
+        """What *file* was opened with holds for other openings of its path."""
+        file.path_key = key
+        if file.in_memory and file.lease is not None:
+            file.lease.opened[key] = file
+
+    def let_handle_go(self, identity: Identity, *, quiet: bool) -> None:
+        """An open file is closed: the last one with its handle tells."""
+        handle = identity.handle
+        others = self._shared.get(handle, 0)
+        if others > 1:
+            self._shared[handle] = others - 1
+        elif others:
+            del self._shared[handle]
+        else:
+            self.places.pop(handle, None)
+            self._worker.tell(identity.namespace, ReleaseHandle(handles=(handle,), quiet=quiet))
+
+    def _part(self) -> None:
+        """Give each open file a reference of its own to the handle that it shares."""
+        for file in self._worker.files:
+            if self._shared.get(file.handle):
+                self._shared[file.handle] -= 1
+                self._worker.tell(file.identity.namespace, KeepHandle(handle=file.handle))
+        self._shared.clear()
+
     def _release(self, key: Key) -> None:
         fd, identity, in_memory = self._kept.pop(key)
         if in_memory:
@@ -224,8 +269,7 @@ class Leases:
         if fd >= 0:
             self._worker.host.close(fd)
             self._kept_descriptors -= 1
-        self.places.pop(identity.handle, None)
-        self._worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=True))
+        self.let_handle_go(identity, quiet=True)
 
     def release_kept(self) -> None:
         """Close what the guest has closed: nothing shall be busy by it."""
@@ -276,8 +320,10 @@ class Leases:
                 self._paths.pop(key, None)
 
     def drop(self) -> None:
-        """Forget everything."""
+        """Forget everything; from now on each open file has its handle for itself."""
         self.release_kept()
+        if self._shared:
+            self._part()
         for lease in self._by_number.values():
             lease.is_alive = False
         self._by_number.clear()

@@ -13,7 +13,7 @@ import stat
 from errno import EAGAIN, EBADF, EINVAL, ENOTTY, ENXIO, ESPIPE
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ...messages.mount_namespace import FileStatus, ReleaseHandle, ReleaseLocks
+from ...messages.mount_namespace import FileStatus, ReleaseLocks
 from .task import ERESTARTSYS, Block
 
 if TYPE_CHECKING:
@@ -189,10 +189,9 @@ class OpenFile:
             worker.host.close(self.host_fd)
             self.host_fd = -1
         if identity.handle:
-            worker.leases.places.pop(identity.handle, None)
             for family in self.lock_families:
                 worker.tell(identity.namespace, ReleaseLocks(handle=identity.handle, family=family, owner=self.number))
-            worker.tell(identity.namespace, ReleaseHandle(handles=(identity.handle,), quiet=self.quiet))
+            worker.leases.let_handle_go(identity, quiet=self.quiet)
 
     def kept(self) -> bool:
         """Hand descriptor and handle over to whoever opens the same next, or tell that they go."""

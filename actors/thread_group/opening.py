@@ -73,8 +73,8 @@ def _ask_and_open(task: Task, base: int, path: bytes, flags: int, mode: int, res
                 task.worker.leases.learn(key, opened)
             file = make_file(task, opened, flags)
             task.worker.leases.attach(file, opened)
-            if opened.lease and type(file) in _KEPT_KINDS:
-                file.path_key = key
+            if opened.lease and key is not None and type(file) in _KEPT_KINDS:
+                task.worker.leases.may_open_again(file, key)
     except OSError as error:
         if error.errno != ENXIO or flags & (ACCESS_MODE | os.O_NONBLOCK | os.O_PATH) != os.O_WRONLY:
             raise
@@ -132,7 +132,9 @@ def _path_file(task: Task, handle: int, flags: int) -> Asking:
     status = FileStatus.unpack((yield Ask(namespace, request)).status)
     task.worker.tell(namespace, KeepHandle(handle=handle))
     identity = Identity(mode=status.mode, ino=status.ino, dev=status.dev, handle=handle, namespace=namespace)
-    return PathFile(task.worker, identity, flags)
+    file = PathFile(task.worker, identity, flags)
+    file.quiet = True  # the close that is an event is that of the file whose handle it is
+    return file
 
 
 def open_handle(task: Task, handle: int, flags: int) -> Asking:

@@ -171,10 +171,36 @@ def descriptor() -> None:
     print([events for _, events in poll.poll(0)])
 
 
+def opened_before() -> None:
+    """What was opened before it is watched, several times or again and again, shows each close and opening from then on."""
+    with open("before", "w", encoding="ascii") as file:
+        file.write("text")
+    fds = [os.open("before", os.O_RDONLY) for _ in range(4)]
+    os.close(fds.pop())
+    os.close(os.open("before", os.O_RDONLY))
+    os.listdir(".")
+    watch = add("before"), add(".")
+    show("nothing yet")
+    for fd in fds:
+        os.read(fd, 1)
+        os.close(fd)
+        show("closed")
+    for _ in range(2):
+        os.close(os.open("before", os.O_RDONLY))
+        show("opened and closed")
+        os.listdir(".")
+        show("listed")
+    for number in watch:
+        LIBC.inotify_rm_watch(WATCHER, number)
+    show("removed")
+    os.unlink("before")
+
+
 if __name__ == "__main__":
     directory = f"/tmp/inot.{os.getpid()}"
     os.mkdir(directory)
     os.chdir(directory)
+    opened_before()
     files()
     names()
     watches()
