@@ -52,6 +52,12 @@ os.unlink("/tmp/unlinked")
 unlinked.seek(10)
 half_read = open("/etc/services" if os.path.exists("/etc/services") else "/etc/passwd")
 beginning = half_read.readline()
+with open("/tmp/twice", "wb") as file:
+    file.write(b"0123456789")
+twice = [open("/tmp/twice", "rb", buffering=0) for _ in range(3)]
+for position, file in enumerate(twice):
+    file.read(position)
+twice.pop().close()
 mine, theirs = os.pipe()
 os.write(theirs, b"in the pipe")
 
@@ -83,6 +89,7 @@ results = {
     "shared memory": shared[:5] == b"hello",
     "unlinked file": unlinked.read(11) == (b"data that has no name" * 100)[10:21],
     "half read file": beginning + half_read.read() == text,
+    "file open twice": [file.read(3) for file in twice] == [b"012", b"123"],
     "pipe": os.read(mine, 100) == b"in the pipe",
     "database": [row[0] for row in database.execute("select n from numbers order by n")] == list(range(LINES)),
 }
