@@ -42,6 +42,7 @@ __all__ = [
 
 AT_FDCWD: Final = -100
 _MAX_LINKS: Final = 40
+_SLASH: Final = ord("/")
 
 
 def who(task: Task) -> Credentials:
@@ -51,7 +52,7 @@ def who(task: Task) -> Credentials:
 
 def base_of(task: Task, dirfd: int, path: bytes) -> int:
     """Return the handle where *path* starts. EBADF and ENOTDIR only when *dirfd* is used at all."""
-    if path[:1] == b"/":
+    if path and path[0] == _SLASH:
         return task.group.fs.root
     if dirfd == AT_FDCWD:
         return task.group.fs.cwd

@@ -187,12 +187,23 @@ def _local_status(task: Task, file: OpenFile) -> Asking:
     return packed if packed and FileStatus.unpack(packed).rdev == file.identity.rdev else local
 
 
-def _stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, follow: bool = True) -> Any:
-    status = _known_status(task, start, path, follow=follow)
+def _stat_path(task: Task, dirfd: int, path: bytes, buffer: int, *, follow: bool = True) -> Any:
+    """Stat of a path that is not empty: what programs do most, so it makes few calls."""
+    start = base_of(task, dirfd, path)
+    leases = task.worker.leases
+    status = leases.status(leases.key(task, start, path, follow))
     if status is None:
-        if not isinstance(start, OpenFile) or start.handle or start.path.startswith(b"/dev/"):
-            return _ask_stat(task, start, path, buffer, follow=follow)
-        status = start.local_status(task.group).pack()
+        return _ask_stat(task, start, path, buffer, follow=follow)
+    task.memory.write(buffer, status[:STAT_BYTES])
+    return 0
+
+
+def _stat_file(task: Task, file: OpenFile, buffer: int) -> Any:
+    status = task.worker.leases.status_of(file)
+    if status is None:
+        if file.handle or file.path.startswith(b"/dev/"):
+            return _ask_stat(task, file, b"", buffer, follow=True)
+        status = file.local_status(task.group).pack()
     task.memory.write(buffer, status[:STAT_BYTES])
     return 0
 
@@ -206,19 +217,19 @@ def _ask_stat(task: Task, start: int | OpenFile, path: bytes, buffer: int, *, fo
 @syscall(4, "stat")
 def stat_(task: Task, path: PathName, buffer: Address) -> Any:
     """stat(2): attributes of a file. EACCES, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR."""
-    return _stat(task, _start(task, AT_FDCWD, path), path, buffer)
+    return _stat_path(task, AT_FDCWD, _named(path), buffer)
 
 
 @syscall(6)
 def lstat(task: Task, path: PathName, buffer: Address) -> Any:
     """lstat(2): stat of a symbolic link itself. stat(2)'s errnos."""
-    return _stat(task, _start(task, AT_FDCWD, path), path, buffer, follow=False)
+    return _stat_path(task, AT_FDCWD, _named(path), buffer, follow=False)
 
 
 @syscall(5)
 def fstat(task: Task, fd: S32, buffer: Address) -> Any:
     """fstat(2): attributes of an open file. EBADF, EFAULT."""
-    return _stat(task, task.group.files.get_any(fd), b"", buffer)
+    return _stat_file(task, task.group.files.get_any(fd), buffer)
 
 
 def _path_or_empty(task: Task, address: int, flags: int) -> bytes:
@@ -231,9 +242,13 @@ def newfstatat(task: Task, dirfd: S32, path: Address, buffer: Address, flags: S3
     """fstatat(2): EBADF, EINVAL for unknown flags, ENOTDIR and stat(2)'s errnos."""
     if flags & ~_STAT_FLAGS:
         raise OSError(EINVAL, "")
-    name = _path_or_empty(task, path, flags)
-    follow = not flags & _NOFOLLOW
-    return _stat(task, _start_or_file(task, dirfd, name, flags), name, buffer, follow=follow)
+    name = task.memory.read_path(path) if path or not flags & _EMPTY_PATH else b""
+    if name:
+        return _stat_path(task, dirfd, name, buffer, follow=not flags & _NOFOLLOW)
+    start = _start_or_file(task, dirfd, name, flags)
+    if isinstance(start, OpenFile):
+        return _stat_file(task, start, buffer)
+    return _ask_stat(task, start, name, buffer, follow=True)
 
 
 @syscall(332)

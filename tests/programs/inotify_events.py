@@ -172,7 +172,7 @@ def descriptor() -> None:
 
 
 def opened_before() -> None:
-    """What was opened before it is watched, several times or again and again, shows each close and opening from then on."""
+    """What was opened before it is watched, several times or again and again, shows each close and opening then."""
     with open("before", "w", encoding="ascii") as file:
         file.write("text")
     fds = [os.open("before", os.O_RDONLY) for _ in range(4)]
