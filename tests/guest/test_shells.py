@@ -34,6 +34,9 @@ _PORTABLE = {
     "stop-and-continue": "sleep 0.3 & p=$!; kill -STOP $p; kill -CONT $p; wait $p; echo $?",
     "loops": "i=0; while [ $i -lt 200 ]; do i=$((i + 1)); done; echo $i; for f in /usr/*bin; do echo $f; done",
     "many-commands": "i=0; while [ $i -lt 50 ]; do /bin/true; i=$((i + 1)); done; echo $i",
+    "programs-change": "cp /bin/true x; ./x; echo $?; ./x; cp /bin/false x; ./x; echo $?; mv x y; ./x; echo $?; chmod -x y; "
+    "./y; echo $?; cp /bin/echo y; chmod +x y; ./y a; ln -s y z; ./z b; ln -sf /bin/true z; ./z c; echo $?; mkdir d; "
+    "cp /bin/echo d/p; d/p e; mv d f; cp -r f d; cp /bin/false d/p; d/p; echo $?; f/p g; rm f/p; f/p; echo $?",
     "functions": 'f() { echo "$1:$#"; return 4; }; f a b; echo $?; case abc in a*) echo star;; esac',
     "read": "printf 'a b c\\nd\\n' | { read x y; read z; echo \"$y-$x-$z\"; read w; echo $?; }",
     "globs": "touch a.c b.c .h; echo *.c .* [!a].c; echo 'no'*; set -- *; echo $#",
