@@ -168,6 +168,10 @@ def report_pid_and_sleep(_config: bytes, fds: list[int]) -> int:
     return 0
 
 
+def rehearse(_platform: str) -> None:
+    """Stand for a rehearsal, which a spawner does before its first child."""
+
+
 def exit_with_config(config: bytes, _fds: list[int]) -> int:
     """Exit with the status that the configuration says."""
     return int(config)

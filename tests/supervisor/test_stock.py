@@ -135,6 +135,33 @@ def test_a_killed_spawner_of_members_ends_what_came_from_it_and_no_more(stocked:
     assert isinstance(create(stocked, SandboxSpec(name="third")), type(first))
 
 
+def test_a_sandbox_that_finds_no_member_comes_from_the_spawner_that_has_rehearsed(stocked: TurnedHost) -> None:
+    stocked.host.roles = {**stocked.host.roles, "rehearsal": "fake_sandbox:rehearse"}
+    assert create(stocked).spawner is stocked.spawner
+    [member] = fill(stocked, 1)
+    assert create(stocked) is member
+    other = stocked.host.create(SandboxSpec())
+    assert other is not member
+    assert other.spawner is member.spawner
+    stocked.host.boot(other, lambda _reply: None)
+
+
+def test_whoever_expects_the_stock_to_be_filled_is_told_once(stocked: TurnedHost) -> None:
+    told: list[int] = []
+    stocked.host.stock.expect(SandboxSpec(), lambda: told.append(len(stocked.host.stock.members)))
+    assert told == []
+    stocked.until(lambda: bool(told))
+    create(stocked)
+    fill(stocked, 1)
+    assert told == [1]
+
+
+def test_whoever_expects_a_stock_that_cannot_be_filled_is_told_so(stocked: TurnedHost) -> None:
+    told: list[str] = []
+    stocked.host.stock.expect(SandboxSpec(trace="/nowhere"), lambda: told.append("no"))
+    assert told == ["no"]
+
+
 def test_a_sandbox_of_another_shape_is_no_member(stocked: TurnedHost) -> None:
     """Its kind of process is another; the stock is of its shape from then on."""
     create(stocked)
