@@ -151,6 +151,8 @@ _codecs: dict[type, _ClassCodec] = {}
 #: Of classes that have not come often, and how often they have.
 _interpreted: dict[type, _ClassCodec] = {}
 _uses: collections.Counter[type] = collections.Counter()
+#: Of packed records, by class.
+_unpackers: dict[type, _Converter] = {}
 #: Types by the text that declares them, and the module that it stands in.
 _types: dict[tuple[str, str], Any] = {}
 
@@ -293,7 +295,17 @@ def _packed(it: PackedRecord) -> bytes:
 
 
 def _unpacker(cls: type[PackedRecord]) -> _Converter:
-    """Return a function that rebuilds a packed record, or finds the equal one that it made before."""
+    """Return the function that rebuilds a packed record, or finds the equal one that it made before.
+
+    There is one for each class, so that equal records are the same object whichever codec has rebuilt them: a replay
+    may compile a codec earlier than what it replays.
+    """
+    if cls not in _unpackers:
+        _unpackers[cls] = _make_unpacker(cls)
+    return _unpackers[cls]
+
+
+def _make_unpacker(cls: type[PackedRecord]) -> _Converter:
     known: dict[bytes, PackedRecord] = {}
 
     def unpack(value: Any) -> PackedRecord:
