@@ -7,7 +7,7 @@ Owned by Kernel; plain data that is saved as it is.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...messages.mount_namespace import Credentials
 from ...messages.task_set import UtsName
@@ -25,8 +25,7 @@ ALL_CAPABILITIES = (1 << 41) - 1
 _COOKIE_MASK = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class CpuFeatures:
+class CpuFeatures(NamedTuple):
     """What the guest was shown of the CPU; a checkpoint goes only where all of it exists."""
 
     names: frozenset[str]
@@ -95,8 +94,7 @@ class Numbers:
         return self.last_inotify_cookie
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisorContext:
+class SupervisorContext(NamedTuple):
     """Who acts when the supervisor does something inside: no task (pid 0), root, in init's namespaces."""
 
     mount_namespace: str

@@ -6,7 +6,7 @@ Counterpart: the fields of kernel.go's Kernel under extMu.  Plain data; nothing 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..runtime.actor import Refused
 
@@ -41,8 +41,7 @@ TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ExitError:
+class ExitError(NamedTuple):
     """Why a sandbox ended."""
 
     reason: str

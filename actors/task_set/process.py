@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..thread_group.siginfo import SIGCHLD
 
@@ -40,8 +41,7 @@ TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedWait:
+class ParkedWait(NamedTuple):
     """A wait4(2) or waitid(2) that has not been answered."""
 
     tid: int
@@ -51,8 +51,7 @@ class ParkedWait:
     options: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardedRead:
+class ForwardedRead(NamedTuple):
     """A read of /proc/PID/<name> that was passed on to the PID's group, which answers it unless it dies first."""
 
     target: int
@@ -60,8 +59,7 @@ class ForwardedRead:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What ``thread_group.JobChanged`` says."""
 
     pgid: int

@@ -6,7 +6,6 @@ SaveWorker, LoadWorker, CreateThreadGroup, and groups SaveGroup, LoadGroup.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
@@ -96,7 +95,7 @@ def pack(tree: ProcessTree) -> bytes:
     state = {
         "processes": [_pack_process(p) for p in tree.processes.values()],
         "terminals": [[number, t.session, t.foreground] for number, t in tree.terminals.items()],
-        "reads": [[*key, *dataclasses.astuple(read)] for key, read in tree.reads.items()],
+        "reads": [[*key, *read] for key, read in tree.reads.items()],
         "held": [[serial, [_pack_message(m) for m in held]] for serial, held in tree.held.items()],
         "last_pid": tree.pids.last,
         "max_tasks": tree.max_tasks,
@@ -136,8 +135,8 @@ def _pack_process(process: Process) -> dict[str, Any]:
     values["state"] = process.state.value
     values["threads"] = sorted(process.threads)
     values["children"] = list(process.children)
-    values["waits"] = [dataclasses.astuple(w) for w in process.waits.values()]
-    values["told_job"] = None if process.told_job is None else dataclasses.astuple(process.told_job)
+    values["waits"] = [tuple(wait) for wait in process.waits.values()]
+    values["told_job"] = None if process.told_job is None else tuple(process.told_job)
     return values
 
 

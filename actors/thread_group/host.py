@@ -12,7 +12,6 @@ import os
 import select
 import socket
 import struct
-import tempfile
 import time
 from typing import Any
 
@@ -286,6 +285,8 @@ class WorkerHost:
         Returns an O_PATH descriptor of the socket, by which ``connect_socket`` and ``send_message`` find it, and the
         name as the host reports it to peers.
         """
+        import tempfile  # with compression and random numbers, for those who bind
+
         directory = tempfile.mkdtemp(prefix="greenroom-")
         name = f"{directory}/s"
         try:
