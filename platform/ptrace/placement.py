@@ -26,9 +26,8 @@ tick passed without an event (the guest computes, and should compute wherever th
 case, so that the host's scheduler gets to choose the CPU anew when several workers happened to pin to the same one.
 
 A tick is 1 ms while several tasks run, pinned or not, for one that computes takes the others' CPU: all began where the
-worker is.  Whoever was not heard of for a tick is let go and gets a CPU of its own, if there is one.  By itself the
-host's scheduler takes some ms to find that a task waits for its CPU: two threads that compute for 16 ms each took 1.5
-times as long as one.
+worker is.  Whoever was not heard of for a tick is let go and gets a CPU of its own, if there is one: by itself the
+host's scheduler takes some ms to find that a task waits for a CPU.  (It may also keep the worker itself waiting.)
 """
 
 from __future__ import annotations
