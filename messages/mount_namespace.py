@@ -288,6 +288,9 @@ class PathText(Message):
     magic: str
     proc_pid: int
     rest: bytes
+    #: As in StatusReply, of the link; with an empty *text* it is of something that is no link: EINVAL.
+    lease: int = 0
+    missing: bytes = b""
 
 
 @message(tag=0x60A, receiver="mount_namespace", mode=Mode.ASK, reply=PathText)

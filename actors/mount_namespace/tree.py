@@ -294,16 +294,23 @@ class Tree:
     def read_link(self, request: ReadLink) -> PathText:
         """readlink(2): EINVAL for anything else (ENOENT when *base* itself is meant)."""
         try:
-            dentry = self.find(request.root, request.base, request.path, request.who, follow=False)[1]
+            place, stable = self.locate(request.root, request.base, request.path, request.who, follow=False)
         except MagicLinkMet as met:
             return PathText(text=b"", magic=met.magic, proc_pid=met.pid, rest=met.rest)
-        inode = dentry.inode
+        except NameMissing as error:
+            if not self.store.leases.grant_absence(error.name):
+                raise
+            return PathText(text=b"", magic="", proc_pid=0, rest=b"", missing=error.name)
+        inode = place[1].inode
         assert inode is not None
-        if inode.mode & _FORMAT != stat.S_IFLNK:
+        lease = self.store.leases.grant(inode) if stable and request.path else 0
+        is_link = inode.mode & _FORMAT == stat.S_IFLNK
+        if not is_link and not lease:
             fail(EINVAL if request.path else ENOENT)
         if inode.magic:
             return PathText(text=b"", magic=inode.magic, proc_pid=inode.pid, rest=b"")
-        return PathText(text=inode.fs.read_link(inode, request.who), magic="", proc_pid=0, rest=b"")
+        text = inode.fs.read_link(inode, request.who) if is_link else b""
+        return PathText(text=text, magic="", proc_pid=0, rest=b"", lease=lease)
 
     def get_path(self, request: GetPath) -> PathText:
         """getcwd(2): ENOENT when the directory was removed."""

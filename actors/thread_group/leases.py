@@ -12,11 +12,11 @@ of the same path by the same user shares the open file, whose position nobody us
 from __future__ import annotations
 
 import os
-from errno import ENOENT
+from errno import EINVAL, ENOENT
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import MAX_KEPT_DESCRIPTORS, MAX_KEPT_FILES, MAX_LEASED_PATHS
-from ...messages.mount_namespace import KeepHandle, ReleaseHandle, inode_of, mode_of, with_contents
+from ...messages.mount_namespace import KeepHandle, PathText, ReleaseHandle, inode_of, mode_of, with_contents
 from .directory import Directory
 from .open_file import O_LARGEFILE
 from .regular_file import RegularFile
@@ -44,12 +44,14 @@ NO_DESCRIPTORS: Final[dict[int, None]] = {}
 class Lease:
     """What is known of one inode."""
 
-    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "listing", "opened", "seen", "status")
+    __slots__ = ("fds", "host_ctime_ns", "is_alive", "keys", "listing", "opened", "seen", "status", "target")
 
     def __init__(self) -> None:
         self.is_alive = True
         #: A packed FileStatus, None: not known.
         self.status: bytes | None = None
+        #: Where a symbolic link leads, b"" for what is none, None: not known.
+        self.target: bytes | None = None
         #: All entries of a directory, None: not known.
         self.listing: DirectoryEntries | None = None
         #: As in StatusReply: at least 0 when descriptors say what size and times are.
@@ -103,6 +105,16 @@ class Leases:
             return None
         return lease.status if lease.host_ctime_ns < 0 else self._look(lease)
 
+    def target(self, key: Key) -> bytes | None:
+        """Return where the symbolic link at a path leads, None when it is to be asked for. EINVAL, ENOENT."""
+        lease = self._paths.get(key)
+        if lease is None and key in self._missing:
+            raise OSError(ENOENT, "")
+        target = None if lease is None else lease.target
+        if target == b"":
+            raise OSError(EINVAL, "")
+        return target
+
     def is_known(self, key: Key) -> bool:
         """Tell whether a path was answered with a lease that holds. ENOENT."""
         if key in self._missing:
@@ -132,12 +144,16 @@ class Leases:
 
     # -- learning -----------------------------------------------------------------------------------------------
 
-    def learn(self, key: Key, reply: StatusReply | Opened) -> None:
+    def learn(self, key: Key, reply: StatusReply | Opened | PathText) -> None:
         """Remember what was answered about a path."""
         if len(self._paths) + len(self._missing) >= MAX_LEASED_PATHS:
             self.drop()
         if reply.lease:
-            lease = self._granted(reply)
+            if isinstance(reply, PathText):
+                lease = self._lease(reply.lease)
+                lease.target = reply.text
+            else:
+                lease = self._granted(reply)
             if self._paths.get(key) is not lease:
                 self._paths[key] = lease
                 lease.keys.append(key)

@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...messages.base import Message
+    from ...messages.mount_namespace import PathText
     from ..runtime.actor import Asking
+    from .leases import Key
     from .task import Task
 
 _NS: Final = 1_000_000_000
@@ -331,43 +333,62 @@ def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> Askin
 
 
 @syscall(89)
-def readlink(task: Task, path: PathName, buffer: Address, size: S32) -> Asking:
+def readlink(task: Task, path: PathName, buffer: Address, size: S32) -> Any:
     """readlink(2): a symbolic link's target. EACCES, EFAULT, EINVAL, ELOOP, ENOENT, ENOTDIR."""
     return _readlink(task, AT_FDCWD, path, buffer, size)
 
 
 @syscall(267)
-def readlinkat(task: Task, dirfd: S32, path: PathName, buffer: Address, size: S32) -> Asking:
+def readlinkat(task: Task, dirfd: S32, path: PathName, buffer: Address, size: S32) -> Any:
     """readlinkat(2): readlink relative to a directory; an empty path means *dirfd*, opened with O_PATH."""
     return _readlink(task, dirfd, path, buffer, size)
 
 
-def _readlink(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> Asking:
+def _readlink(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> Any:
     if size <= 0:
         raise OSError(EINVAL, "")
     answer = task.take_answer()
     if answer is not None:
         return _put_link(task, buffer, size, answer.text)
-    group = task.group
     start = _start(task, dirfd, path, At.EMPTY_PATH)
     if isinstance(start, OpenFile) or not path and dirfd == AT_FDCWD:
         raise OSError(ENOENT, "")
+    leases = task.worker.leases
+    key = leases.key(task, start, path, False)
+    known = leases.target(key)
+    if known is not None:
+        return _put_link(task, buffer, size, known)
+    return _ask_link(task, start, path, buffer, size, key)
+
+
+def _ask_link(task: Task, start: int, path: bytes, buffer: int, size: int, key: Key) -> Asking:
+    group = task.group
     caller, namespace = who(task), group.mount_namespace
     reply = yield Ask(namespace, ReadLink(root=group.fs.root, base=start, path=path, who=caller))
     if not reply.magic:
-        return _put_link(task, buffer, size, reply.text)
+        task.worker.leases.learn(key, reply)
+        return _put_link(task, buffer, size, _link_text(reply))
     if reply.rest:
         rest = yield from ask_path(
             task, start, path, lambda base, p: ReadLink(root=group.fs.root, base=base, path=p, who=caller)
         )
         if isinstance(rest, OpenFile):
             raise OSError(EINVAL, "")
-        return _put_link(task, buffer, size, rest.text)
+        return _put_link(task, buffer, size, _link_text(rest))
     owner = owner_of_link(task, reply.proc_pid)
     if owner is None:
         return Petition(ReadProc, {"pid": reply.proc_pid, "name": reply.magic})
     text = yield from link_text(owner, reply.magic, group.fs.root)
     return _put_link(task, buffer, size, text)
+
+
+def _link_text(reply: PathText) -> bytes:
+    """ENOENT, EINVAL where a reply says so."""
+    if reply.missing:
+        raise OSError(ENOENT, "")
+    if reply.lease and not reply.text:
+        raise OSError(EINVAL, "")
+    return reply.text
 
 
 def _put_link(task: Task, buffer: int, size: int, text: bytes) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import stat
 import types
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class Holder:
         guest.tree.store.leases.post = self.leases.ended  # type: ignore[assignment]  # nothing else is told there
         #: Every key that was asked for, and the directories that were listed.
         self.paths: dict[Any, None] = {}
+        self.links: dict[Any, None] = {}
         self.directories: dict[bytes, Any] = {}
         #: How often something was known.
         self.hits = 0
@@ -44,6 +47,19 @@ class Holder:
         self.paths[key] = None
         with contextlib.suppress(OSError):
             self.leases.learn(key, self.guest.tree.get_status(m.GetStatus(**self.guest.at(path, follow=follow))))
+
+    def read_link(self, path: bytes) -> None:
+        """As readlink(2) does."""
+        key = (path, "link", self.guest.who.fsuid)
+        self.links[key] = None
+        with contextlib.suppress(OSError):
+            self.leases.learn(key, self.guest.tree.read_link(m.ReadLink(**self.guest.at(path))))
+
+    def known_link(self, key: Any) -> Any:
+        try:
+            return self.leases.target(key)
+        except OSError as error:
+            return error.errno
 
     def list(self, path: bytes) -> None:
         """As getdents(2) does for a whole directory."""
@@ -71,26 +87,43 @@ class Holder:
             if known is not None:
                 self.hits += 1
                 assert known == self._truth(key), key
+        for key in self.links:
+            known = self.known_link(key)
+            if known is not None:
+                assert known == self._true_link(key), key
         for path, file in self.directories.items():
             if file.lease.is_alive and file.lease.listing is not None:
                 names = {entry.name for entry in m.DirectoryEntry.unpack(file.lease.listing.entries)}
                 assert names == {b".", b"..", *self.guest.listdir(path)}, path
 
+    def _true_link(self, key: Any) -> Any:
+        path, _, uid = key
+        found = self._walk(path, False, uid)
+        if isinstance(found, int):
+            return found
+        inode = found[1].inode
+        return inode.target if stat.S_ISLNK(inode.mode) else errno.EINVAL
+
     def _truth(self, key: Any) -> Any:
         """Walk anew, and make the status anew."""
-        path, follow, uid = key
+        found = self._walk(*key)
+        if isinstance(found, int):
+            return found
+        mount, dentry = found
+        dentry.inode.fs.refresh(dentry.inode)
+        return _make_status(dentry.inode, dentry, mount.id).pack()
+
+    def _walk(self, path: bytes, follow: bool, uid: int) -> Any:
+        """Return the place, or the errno."""
         guest, was = self.guest, self.guest.who
         guest.become(uid)
         guest.tree.places.clear()
         try:
-            mount, dentry = guest.tree.find(guest.root, guest.root, path, guest.who, follow)
+            return guest.tree.find(guest.root, guest.root, path, guest.who, follow)
         except OSError as error:
             return error.errno
         finally:
             guest.who = was
-        assert dentry.inode is not None
-        dentry.inode.fs.refresh(dentry.inode)
-        return _make_status(dentry.inode, dentry, mount.id).pack()
 
 
 @needs_root
@@ -112,6 +145,7 @@ def test_leases_hold_over_random_operations(kind: str, seed: int, tmp_path: Path
         for _ in range(_LOOKS):
             guest.become(pick.choice((0, 0, 1000)))
             holder.look(generator.path(), pick.random() < 0.7)
+            holder.read_link(generator.path())
         guest.become(0)
         holder.list(pick.choice((b"/", b"/a", b"/b")))
     assert (holder.hits > _OPERATIONS) == (kind != "bind"), "binds are never granted, the others are"

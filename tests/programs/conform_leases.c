@@ -63,6 +63,7 @@ static void look_at(const char *name)
 		printf("%s: mode %o, size %ld, links %ld\n", name, status.st_mode, S_ISREG(status.st_mode) ? (long)status.st_size : 0L,
 		       S_ISREG(status.st_mode) ? (long)status.st_nlink : 0L);
 	SHOW(access(name, W_OK));
+	SHOW(readlink(name, buffer, sizeof buffer - 1));
 	int fd = open(name, O_RDONLY | O_CLOEXEC);
 	OK(fd);
 	if (fd < 0)
@@ -107,6 +108,11 @@ static void look(const char *when)
 	list("d");
 	list("e");
 	list("d");
+	for (int again = 0; again < 2; again++) {
+		char target[16] = "";
+		SHOW(readlink("s", target, sizeof target - 1));
+		printf("s leads to %s\n", target);
+	}
 	fflush(stdout);
 }
 
