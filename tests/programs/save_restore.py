@@ -55,8 +55,8 @@ beginning = half_read.readline()
 with open("/tmp/twice", "wb") as file:
     file.write(b"0123456789")
 twice = [open("/tmp/twice", "rb", buffering=0) for _ in range(3)]
-for position, file in enumerate(twice):
-    file.read(position)
+for position, opening in enumerate(twice):
+    opening.read(position)
 twice.pop().close()
 mine, theirs = os.pipe()
 os.write(theirs, b"in the pipe")
