@@ -28,6 +28,9 @@ class ProcessState(enum.Enum):
     ZOMBIE = "zombie"  #: its actor is gone; its status has not been collected
     REAPED = "reaped"
 
+    #: By identity: Enum's own is a function in Python, which each birth and end would call several times.
+    __hash__ = object.__hash__
+
 
 _S = ProcessState
 

@@ -6,7 +6,6 @@ and ``robust_list``.
 
 from __future__ import annotations
 
-import enum
 import struct
 from errno import EINVAL, ENOSYS
 from typing import TYPE_CHECKING, Final
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["exit_robust_list", "wake_child_tid"]
 
 
-class Operation(enum.IntEnum):
-    """FUTEX_* (include/uapi/linux/futex.h)."""
+class Operation:
+    """FUTEX_* (include/uapi/linux/futex.h); plain integers, since every wait would look its member up twice."""
 
     WAIT = 0
     WAKE = 1
@@ -79,17 +78,17 @@ def futex(task: Task, address: Address, op: S32, value: U32, fourth: U64, addres
     if operation == _O.WAKE_BITSET:
         return futexes.wake(task, first, value, value3)
     if operation in _TIMEOUTS:
-        return _timed(task, _O(operation), first, second, value, value3, _deadline(task, operation, fourth, realtime))
+        return _timed(task, operation, first, second, value, value3, _deadline(task, operation, fourth, realtime))
     return _at_once(task, operation, first, second, value, fourth & MATCH_ANY, value3)
 
 
 def _deadline(task: Task, operation: int, address: int, realtime: bool) -> Deadline | None:  # private
-    relative, always_realtime = _TIMEOUTS[_O(operation)]
+    relative, always_realtime = _TIMEOUTS[operation]
     return futexes.read_deadline(task, address, absolute=not relative, realtime=realtime or always_realtime)
 
 
 def _timed(
-    task: Task, operation: Operation, first: Futex, second: Futex, value: int, bits: int, deadline: Deadline | None
+    task: Task, operation: int, first: Futex, second: Futex, value: int, bits: int, deadline: Deadline | None
 ) -> object:
     """The operations that wait."""
     if operation in (_O.LOCK_PI, _O.LOCK_PI2):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from ..ptrace.binding import user_regs_struct
 
 __all__ = ["REGISTER_NAMES", "Registers"]
@@ -16,7 +14,8 @@ class Registers(user_regs_struct):  # type: ignore[misc]  # python-ptrace ships 
 
     def copy(self) -> Registers:
         """Return an independent copy."""
-        return cast("Registers", Registers.from_buffer_copy(self))
+        copied: Registers = Registers.from_buffer_copy(self)
+        return copied
 
     def to_bytes(self) -> bytes:
         """Return the host's own layout: 27 little-endian 64-bit words."""
@@ -25,7 +24,8 @@ class Registers(user_regs_struct):  # type: ignore[misc]  # python-ptrace ships 
     @classmethod
     def from_bytes(cls, data: bytes) -> Registers:
         """Inverse of ``to_bytes``. ValueError when *data* is too short."""
-        return cast("Registers", cls.from_buffer_copy(data))
+        registers: Registers = cls.from_buffer_copy(data)
+        return registers
 
 
 REGISTER_NAMES: tuple[str, ...] = tuple(name for name, _ in user_regs_struct._fields_)
