@@ -44,6 +44,7 @@ __all__ = [
     "LockHeld",
     "MakeNode",
     "Mount",
+    "NameRemoved",
     "Open",
     "Opened",
     "PathText",
@@ -323,7 +324,15 @@ class MakeNode(Message):
     who: Credentials
 
 
-@message(tag=0x60D, receiver="mount_namespace", mode=Mode.ASK, reply=Done)
+@message(tag=0x632, receiver="mount_namespace", mode=Mode.REPLY)
+class NameRemoved(Message):
+    """mount_namespace -> thread_group, reply: the name is gone."""
+
+    #: As LeasesEnded says it of other changes: number of the lease that ends with the name, 0 for none.
+    lease: int = 0
+
+
+@message(tag=0x60D, receiver="mount_namespace", mode=Mode.ASK, reply=NameRemoved)
 class Unlink(Message):
     """thread_group -> mount_namespace, ask: unlink(2), or rmdir(2) when *directory*."""
 

@@ -123,8 +123,8 @@ class MountNamespace(Actor):
         naming.link(self.tree, message)
 
     @handles(m.Unlink)
-    def unlink(self, message: m.Unlink) -> None:
-        naming.unlink(self.tree, message)
+    def unlink(self, message: m.Unlink) -> m.NameRemoved:
+        return naming.unlink(self.tree, message)
 
     @handles(m.Rename)
     def rename(self, message: m.Rename) -> None:

@@ -250,8 +250,8 @@ class HostFiles:
         os.ftruncate(fd, size)
 
     def set_times(self, fd: int, atime_ns: int, mtime_ns: int) -> None:
-        """Set access and modification time of the file behind *fd*, which may be O_PATH."""
-        os.utime(b"/proc/self/fd/%d" % fd, ns=(atime_ns, mtime_ns))
+        """Set access and modification time of the file behind *fd*, which is not O_PATH."""
+        os.utime(fd, ns=(atime_ns, mtime_ns))
 
     def read(self, fd: int, size: int, offset: int) -> bytes:
         """Return up to *size* bytes from *offset*."""

@@ -4,7 +4,8 @@ Linux: the delegations of NFSv4 and fcntl(2)'s leases, here of names and attribu
 systems in memory names a *lease*, which stands for the inode's attributes and for every path and permission that was
 answered with it.  Whatever changes one of these calls ``end`` (through ``Inode.changed``) or ``end_all`` before it is
 answered, so the worker is told first: frames from one process to another arrive in the order sent, whoever sends and
-receives them.  Only a sandbox's only worker gets leases; several had to acknowledge what is taken back.
+receives them.  The answer to unlink(2) itself says which lease it ends: a message less for each file that was looked at
+before it was removed.  Only a sandbox's only worker gets leases; several had to acknowledge what is taken back.
 
 A *live* lease is one of a file whose contents somebody has open: its size and times are what the host says of the
 open descriptor, and all users of the descriptors are in that worker.
@@ -65,6 +66,12 @@ class LeaseTable:
         number, inode.lease = inode.lease, 0
         if self.post is not None:
             self.post(LeasesEnded(lease=number, name=b"", everything=False))
+
+    @staticmethod
+    def take_back(inode: Inode) -> int:
+        """End the inode's lease without a message: return its number (0: none), which the answer in hand will tell."""
+        number, inode.lease = inode.lease, 0
+        return number
 
     def named(self, name: bytes) -> None:
         """A name has come into being."""

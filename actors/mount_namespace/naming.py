@@ -10,6 +10,7 @@ import stat
 from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, EMLINK, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS, EXDEV
 from typing import TYPE_CHECKING
 
+from ...messages.mount_namespace import NameRemoved
 from .errors import MagicLinkMet, fail
 from .permissions import CAP_MKNOD, EXECUTE, WRITE, capable, check_access, check_sticky, may_access, may_link
 from .walk import WALKED_THROUGH
@@ -135,7 +136,7 @@ def _check_delete(directory: Dentry, victim: Dentry, who: Credentials, as_direct
         fail(ENOENT)
 
 
-def unlink(tree: Tree, request: Unlink) -> None:
+def unlink(tree: Tree, request: Unlink) -> NameRemoved:
     """unlink(2), rmdir(2)."""
     walk = tree.walk(request.root, request.base, request.path, request.who)
     name = walk.to_parent()
@@ -157,11 +158,13 @@ def unlink(tree: Tree, request: Unlink) -> None:
     removed = _inode(victim)
     if removed.mode & _FORMAT in WALKED_THROUGH:
         tree.end_walks()
+    ended = tree.store.leases.take_back(removed)
     fs.remove(victim)
     if not request.directory:
         tree.watches.itself(removed, Cause.ATTRIB)
     tree.watches.look_for_end(removed)
     tree.watches.named(walk.dentry, name, removed, Cause.DELETE)
+    return NameRemoved(lease=ended)
 
 
 # -- rename -----------------------------------------------------------------------------------------------------

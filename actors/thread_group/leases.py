@@ -325,7 +325,11 @@ class Leases:
             self.drop()
         for key in self._by_name.pop(message.name, ()):
             self._missing.pop(key, None)
-        lease = self._by_number.pop(message.lease, None)
+        self.end(message.lease)
+
+    def end(self, number: int) -> None:
+        """One lease does not hold any more; 0 or one that has ended: nothing happens."""
+        lease = self._by_number.pop(number, None)
         if lease is not None:
             lease.is_alive = False
             for key in lease.keys:

@@ -574,12 +574,13 @@ def _mknod(task: Task, dirfd: int, path: bytes, mode: int, rdev: int) -> Asking:
 
 def _unlink(task: Task, dirfd: int, path: bytes, *, directory: bool) -> Asking:
     root, caller = task.group.fs.root, who(task)
-    yield from ask_path(
+    removed = yield from ask_path(
         task,
         base_of(task, dirfd, _named(path)),
         path,
         lambda base, rest: Unlink(root=root, base=base, path=rest, directory=directory, who=caller),
     )
+    task.worker.leases.end(removed.lease)
     return 0
 
 

@@ -20,7 +20,7 @@ from greenroom.actors.mount_namespace.tree import Tree
 from greenroom.messages import mount_namespace as m
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the native side changes its root and its user")
 
@@ -216,6 +216,8 @@ class Guest(Side):
         self.tree = Tree(host or HostFiles())
         self.who = credentials()
         self.root = 0
+        #: Gets what the answer to unlink(2) says.
+        self.told: Callable[[m.NameRemoved], None] = lambda _reply: None
         if mounts:
             self.root = mounting.set_up(self.tree, m.SetUpMounts(mounts=mounts, hostname="box")).handle
 
@@ -340,10 +342,10 @@ class Guest(Side):
         naming.link(self.tree, m.Link(follow=follow, **self._two(old, new)))
 
     def unlink(self, path: bytes) -> None:
-        naming.unlink(self.tree, m.Unlink(**self.at(path, directory=False)))
+        self.told(naming.unlink(self.tree, m.Unlink(**self.at(path, directory=False))))
 
     def rmdir(self, path: bytes) -> None:
-        naming.unlink(self.tree, m.Unlink(**self.at(path, directory=True)))
+        self.told(naming.unlink(self.tree, m.Unlink(**self.at(path, directory=True))))
 
     def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
         naming.rename(self.tree, m.Rename(flags=flags, **self._two(old, new)))

@@ -31,6 +31,7 @@ class Holder:
         worker: Any = types.SimpleNamespace(host=WorkerHost(), tell=self._tell)
         self.leases = Leases(worker)
         guest.tree.store.leases.post = self.leases.ended  # type: ignore[assignment]  # nothing else is told there
+        guest.told = lambda reply: self.leases.end(reply.lease)
         #: Every key that was asked for, and the directories that were listed.
         self.paths: dict[Any, None] = {}
         self.links: dict[Any, None] = {}
