@@ -45,7 +45,7 @@ def open_path(tree: Tree, request: Open, give: Callable[[int], int]) -> Opened:
     except MagicLinkMet as met:
         return _nothing(proc_pid=met.pid, magic=met.magic, rest=met.rest)
     except NameMissing as error:
-        if request.for_exec or not tree.store.leases.grant_absence(error.name):
+        if not tree.store.leases.grant_absence(error.name):
             raise
         return _nothing(missing=error.name)
 

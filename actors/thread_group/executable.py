@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from ...config.limits import MAX_CACHED_EXECUTABLES
 from ...messages.mount_namespace import Open
+from ..runtime.actor import Ask
 from . import elf, opening, script
 from .initial_stack import check_size
 from .limits import Resource
@@ -116,24 +117,27 @@ def _open(task: Task, request: ExecRequest) -> Asking:
     if known is not None:
         return known
     credentials = who(task)
-    asked: list[Open] = []
 
-    def ask(base: int, path: bytes) -> Open:
-        asked.append(
-            Open(
-                root=group.fs.root,
-                base=base,
-                path=path,
-                flags=request.flags,
-                mode=0,
-                resolve=0,
-                for_exec=True,
-                who=credentials,
-            )
+    def open_from(base: int, path: bytes) -> Open:
+        return Open(
+            root=group.fs.root,
+            base=base,
+            path=path,
+            flags=request.flags,
+            mode=0,
+            resolve=0,
+            for_exec=True,
+            who=credentials,
         )
-        return asked[-1]
 
-    reply: Any = yield from ask_path(task, request.base, request.path, ask)
+    reply: Any = yield Ask(group.mount_namespace, open_from(request.base, request.path))
+    if reply.missing:
+        # Where a shell looks for a program along PATH, it finds none most of the time.
+        leases.learn(key, reply)
+        raise OSError(ENOENT, "")
+    through_links = bool(reply.magic)  # a link of /proc leads each process elsewhere
+    if through_links:
+        reply = yield from ask_path(task, request.base, request.path, open_from)
     if isinstance(reply, OpenFile):
         _check_alive(task)
         return _reopen(task, reply)
@@ -143,7 +147,7 @@ def _open(task: Task, request: ExecRequest) -> Asking:
     file = opening.make_file(task, reply, os.O_RDONLY)
     with _released_on_failure(file):
         _check_alive(task)
-    if request.path and len(asked) == 1:  # no link of /proc came between, which leads each process elsewhere
+    if request.path and not through_links:
         leases.keep_program(key, file, reply)
     return file
 

@@ -297,8 +297,10 @@ class Leases:
     # -- programs -----------------------------------------------------------------------------------------------
 
     def program(self, key: Key) -> OpenFile | None:
-        """Return the file that an execve of this path has opened, with a reference for the caller; None: ask."""
+        """Return the file that an execve of this path has opened, with one more reference; None: ask. ENOENT."""
         file = self._programs.get(key)
+        if file is None and key in self._missing:
+            raise OSError(ENOENT, "")
         return None if file is None else file.hold()
 
     def keep_program(self, key: Key, file: OpenFile, reply: Opened) -> None:

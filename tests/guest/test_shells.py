@@ -37,6 +37,9 @@ _PORTABLE = {
     "programs-change": "cp /bin/true x; ./x; echo $?; ./x; cp /bin/false x; ./x; echo $?; mv x y; ./x; echo $?; chmod -x y; "
     "./y; echo $?; cp /bin/echo y; chmod +x y; ./y a; ln -s y z; ./z b; ln -sf /bin/true z; ./z c; echo $?; mkdir d; "
     "cp /bin/echo d/p; d/p e; mv d f; cp -r f d; cp /bin/false d/p; d/p; echo $?; f/p g; rm f/p; f/p; echo $?",
+    "programs-appear": "./q; echo $?; ./q; echo $?; cp /bin/echo q; ./q a; rm q; ./q; echo $?; ln -s none k; ./k; echo $?; "
+    "cp /bin/echo none; ./k b; printf '#!./in\\n' >s; chmod +x s; ./s; echo $?; cp /bin/echo in; ./s c; d/p; mkdir d; d/p; "
+    "echo $?; cp /bin/echo d/p; d/p d; mv d e; d/p; echo $?; mkdir d; cp /bin/echo d/p; d/p e",
     "functions": 'f() { echo "$1:$#"; return 4; }; f a b; echo $?; case abc in a*) echo star;; esac',
     "read": "printf 'a b c\\nd\\n' | { read x y; read z; echo \"$y-$x-$z\"; read w; echo $?; }",
     "globs": "touch a.c b.c .h; echo *.c .* [!a].c; echo 'no'*; set -- *; echo $#",
