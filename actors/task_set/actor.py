@@ -19,6 +19,7 @@ from ...messages.kernel import AllExited
 from ...messages.thread_group import UtsChanged
 from ..runtime.actor import Actor, Promise, Refused, handles
 from . import birth, exits, job_control, jobs, proc, save, signals, stop, terminals, wait
+from .process import ProcessState
 from .tree import ProcessTree
 
 if TYPE_CHECKING:
@@ -299,9 +300,12 @@ class TaskSet(Actor):
     def _living(self, group: int) -> Process | None:
         """Return the process of a group that speaks, which is proof of its birth; None for one that has died."""
         process = self.tree.processes.get(group)
-        if process is None or process.dead:
+        if process is None:
             return None
-        self.tree.settle(process)
+        if process.state is not ProcessState.LIVE:
+            if process.dead:
+                return None
+            self.tree.settle(process)
         if process.epoch != self.tree.epoch and not self.tree.changing_epoch:
             for ask in stop.corrections(self.tree, [process]):
                 self.ask(ask.receiver, ask.message, lambda _reply: None)

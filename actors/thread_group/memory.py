@@ -11,6 +11,7 @@ shared anonymous memory is a memfd per mapping, which fork shares and a save wri
 
 from __future__ import annotations
 
+import operator
 import os
 from errno import EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any, Final
@@ -209,11 +210,10 @@ class MemoryManager(UserAccess):
     def fork(self, space: AddressSpace, _group: ThreadGroup) -> MemoryManager:
         """Return what a forked child has; the host has copied the pages, honouring MADV_DONTFORK and WIPEONFORK."""
         child = MemoryManager(space)
-        for name in _INHERITED:
-            setattr(child, name, getattr(self, name))
+        child.__dict__.update(zip(_INHERITED, _inherited(self), strict=True))
         child.natural_base = self.natural_base
         child.set_executable(self.executable)
-        if any(vma.flags & _NOT_INHERITED for vma in self.vmas):
+        if self.vmas.flags_seen & _NOT_INHERITED:
             child._inherit_some(self.vmas)
         else:
             child.share_mappings(self.vmas)
@@ -714,6 +714,7 @@ _INHERITED: Final = (
     "bottom_up",
     "membarrier_registrations",
 )
+_inherited: Final = operator.attrgetter(*_INHERITED)
 _DATA_FLAGS: Final = VM_READ | VM_WRITE | VM_MAYACCESS | VM_ACCOUNT
 
 

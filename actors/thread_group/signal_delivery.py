@@ -63,9 +63,13 @@ def deliver(task: Task, result: int | None) -> int | _NoResult | None:
     *result* is its system call's, None when there is none.  Return what to resume with: a result, None when the
     registers are complete, or NO_RESULT when the task must not be resumed (it is dead or held).
     """
+    group = task.group.signals
+    unblocked = (task.pending.bits | group.pending.bits) & ~task.sigmask
+    if not (unblocked or group.stopped or result in _RESTARTS) and task.saved_sigmask is None:
+        return result  # there is nothing to do, above all for a new task
     way_out = _WayOut(task, result)
     while True:
-        if task.group.signals.stopped:
+        if group.stopped:
             dispatch.hold_for_job_control(task, way_out.settle())
             return NO_RESULT
         taken = take(task, ~task.sigmask)

@@ -7,7 +7,6 @@ runs, in order with all else that the parent tells.
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from errno import E2BIG, EINVAL, EPERM
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +32,7 @@ from .task import ERESTARTNOINTR, Block, Petition, Task
 if TYPE_CHECKING:
     from ...messages.thread_group import Answer
     from ...platform.interface import HostTask
+    from .memory import MemoryManager
 
 __all__ = ["CloneFlags"]
 
@@ -205,12 +205,9 @@ def _make_petitioned_thread(task: Task, birth: _Birth, tid: int) -> int:
 def _make_thread(task: Task, birth: _Birth, tid: int, *, told: bool = False) -> int:
     """Make the thread *tid*, of which TaskSet was *told* or is now."""
     group = task.group
-    child = Task(group, tid, _clone_host(task, birth), task.memory)
+    child = Task(group, tid, _clone_host(task, birth), task.memory, task)
     child.host.owner = child
     child.pending = signals.SignalQueue()
-    child.sigmask = task.sigmask
-    child.command = task.command
-    child.scheduling = task.scheduling.for_child()
     child.start_ns = task.worker.clock.monotonic_ns()
     group.tasks[tid] = child
     if not told:
@@ -334,12 +331,9 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     group.executable = parent.executable
     group.oom_score_adj = parent.oom_score_adj
     signals.inherit(parent, group, share=bool(flags & _F.SIGHAND), clear=bool(flags & _F.CLEAR_SIGHAND))
-    child = Task(group, pid, host, group.memory)
+    child = Task(group, pid, host, group.memory, task)
     host.owner = child
     child.pending = signals.SignalQueue()
-    child.sigmask = task.sigmask
-    child.command = task.command
-    child.scheduling = task.scheduling.for_child()
     child.start_ns = group.start_ns
     if not flags & _F.VM or flags & _F.VFORK:
         child.altstack = task.altstack
@@ -355,11 +349,16 @@ def _write_tids(task: Task, child: Task, birth: _Birth) -> None:
     if birth.flags & _F.CHILD_CLEARTID:
         child.clear_child_tid = birth.child_tid
     if birth.flags & _F.PARENT_SETTID:
-        with contextlib.suppress(OSError):
-            task.memory.write_u32(birth.parent_tid, child.tid)
+        _write_tid(task.memory, birth.parent_tid, child.tid)
     if birth.flags & _F.CHILD_SETTID:
-        with contextlib.suppress(OSError):
-            child.memory.write_u32(birth.child_tid, child.tid)
+        _write_tid(child.memory, birth.child_tid, child.tid)
+
+
+def _write_tid(memory: MemoryManager, address: int, tid: int) -> None:
+    try:  # noqa: SIM105  # suppress() takes as long as the write
+        memory.write_u32(address, tid)
+    except OSError:
+        pass
 
 
 def _start(child: Task) -> None:

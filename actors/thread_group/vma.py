@@ -153,6 +153,7 @@ class VmaList:
         "_vmas",
         "data_pages",
         "file_users",
+        "flags_seen",
         "locked_pages",
         "restored",
         "total_pages",
@@ -169,6 +170,8 @@ class VmaList:
         self.total_pages = 0
         self.data_pages = 0
         self.locked_pages = 0
+        #: All flags that any mapping has had: what is not here need not be looked for.
+        self.flags_seen = 0
         #: How many mappings each file has here.
         self.file_users: dict[Backing, int] = {}
         #: Where private pages are the host's mapping of a checkpoint rather than what the mapping says.
@@ -253,6 +256,7 @@ class VmaList:
         child._shared = self._shared = True
         child._gap_hints = self._gap_hints.copy()
         child.total_pages, child.data_pages, child.locked_pages = self.total_pages, self.data_pages, self.locked_pages
+        child.flags_seen = self.flags_seen
         child.file_users = self.file_users.copy()
         child.restored = self.restored.copy()
         return child
@@ -430,6 +434,7 @@ class VmaList:
     def _count_pages(self, vma: Vma, sign: int) -> None:
         pages = sign * ((vma.end - vma.start) // PAGE_SIZE)
         flags = vma.flags
+        self.flags_seen |= flags
         self.total_pages += pages
         if flags & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE:
             self.data_pages += pages

@@ -140,8 +140,9 @@ class NotifyPlatform(PtracePlatform):
 
     def forget(self, task: PtraceTask) -> None:
         super().forget(task)
-        for event in [event for event in self._pending if event.task is task]:
-            self._pending.remove(event)
+        if self._pending:
+            for event in [event for event in self._pending if event.task is task]:
+                self._pending.remove(event)
 
     def drain(self) -> None:
         """Receive all notifications that are there, for the next poll."""

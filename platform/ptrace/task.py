@@ -170,18 +170,20 @@ class PtraceTask(Tracee, HostTask):
 
     def set_registers(self, registers: Registers) -> None:
         self._know_registers()
+        mine = self._registers
         for name in _BASES:
-            self._set_if_changed(name, getattr(registers, name))
+            value = getattr(registers, name)
+            if value != getattr(mine, name):
+                self._write_register(name, value)
         for name in _SELECTORS:
             value = getattr(registers, name)
-            # 1, 2 and 3 are the null selector too, but the host refuses some of them.
-            self._set_if_changed(name, value if value > _LAST_NULL_SELECTOR else 0)
+            if value != getattr(mine, name):
+                # 1, 2 and 3 are the null selector too, but the host refuses some of them.
+                self._write_register(name, value if value > _LAST_NULL_SELECTOR else 0)
         ctypes.memmove(self._registers_address, ctypes.addressof(registers), CORE_SIZE)
         self._write_back()
 
-    def _set_if_changed(self, name: str, value: int) -> None:
-        if value == getattr(self._registers, name):
-            return
+    def _write_register(self, name: str, value: int) -> None:
         if ptrace(PTRACE_POKEUSER, self.host_tid, getattr(Registers, name).offset, value) == -1:
             raise self.lost()
         setattr(self._registers, name, value)
