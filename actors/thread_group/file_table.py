@@ -228,8 +228,11 @@ class FileTable:
 
     def close_all(self) -> None:
         """Close every descriptor."""
-        for fd in self.descriptors():
-            self.close(fd)
+        files, self._files = self._files, {}
+        self._close_on_exec.clear()
+        self._lowest = 0
+        for fd in sorted(files):
+            self._closed(files[fd])
         for file in list(self._opening.values()):
             file.release()
         self._opening = {}

@@ -126,7 +126,7 @@ def wait(
     if not bits:
         raise OSError(EINVAL, "")
     if "futexes" not in task.memo:
-        channels = tuple(channel_of(task, futex) for futex, _ in wanted)
+        channels = tuple([channel_of(task, futex) for futex, _ in wanted])
         for futex, value in wanted:
             if task.memory.read_u32(futex.address) != value:
                 raise OSError(EAGAIN, "")

@@ -147,9 +147,11 @@ def set_sigmask(task: Task, mask: int) -> None:
     """Change what a task blocks: it looks at what is unblocked, others look at what it was to take and now blocks."""
     blocked = mask & ~task.sigmask
     task.sigmask = mask & ~si.UNBLOCKABLE & si.ALL_SIGNALS
-    if has_deliverable(task):
-        task.work = True
-    retarget(task, blocked)
+    state = task.group.signals
+    if task.pending.bits or state.pending.bits or state.stopped:  # else each call of a program's looks twice in vain
+        if has_deliverable(task):
+            task.work = True
+        retarget(task, blocked)
 
 
 def retarget(task: Task, signals: int) -> None:

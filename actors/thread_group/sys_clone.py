@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from errno import E2BIG, EINVAL, EPERM
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...messages.task_set import (
@@ -363,7 +364,7 @@ def _write_tid(memory: MemoryManager, address: int, tid: int) -> None:
 
 def _start(child: Task) -> None:
     """The child runs from the next turn on, so that its parent's call ends first, as it mostly does natively."""
-    child.worker.node.loop.call_soon(lambda: dispatch.start(child))
+    child.worker.node.loop.call_soon(partial(dispatch.start, child))
 
 
 @syscall(218)

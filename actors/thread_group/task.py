@@ -179,7 +179,7 @@ class Task:
         #: Something is to be done before guest code runs again (a signal, a stop): Linux's TIF_SIGPENDING and friends.
         self.work = False
         # -- signals: bit n-1 stands for signal n
-        self.sigmask = 0 if cloner is None else cloner.sigmask
+        self.sigmask: int = 0 if cloner is None else cloner.sigmask
         #: Mask to restore when sigsuspend, ppoll... end, or None.
         self.saved_sigmask: int | None = None
         #: Signals queued to this thread: a signals.SignalQueue.
@@ -189,13 +189,13 @@ class Task:
         # -- threads
         self.clear_child_tid = 0
         self.robust_list = (0, 0)
-        self.command = "" if cloner is None else cloner.command
+        self.command: str = "" if cloner is None else cloner.command
         #: The (group serial, tid) that waits until we exec or exit, for vfork.
         self.vfork_parent: tuple[int, int] | None = None
         self.start_ns = 0
         #: What MountNamespace was told last of the caller, and of which values it was made.
         self.file_credentials: tuple[tuple[Any, ...], FileCredentials] | None = None
-        self.scheduling = Scheduling() if cloner is None else cloner.scheduling.for_child()
+        self.scheduling: Scheduling = Scheduling() if cloner is None else cloner.scheduling.for_child()
 
     def advance(self, new: RunState) -> None:
         """Change the run state; AssertionError for a transition that the table does not know."""
