@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import operator
 import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +51,8 @@ _RAX_OFFSET: Final = Registers.rax.offset
 _BASES: Final = ("fs_base", "gs_base")
 _SELECTORS: Final = ("ds", "es", "fs", "gs")
 _LAST_NULL_SELECTOR: Final = 3
+_OTHERS: Final = (*_BASES, *_SELECTORS)
+_get_others: Final = operator.attrgetter(*_OTHERS)
 _MINUS_ONE: Final = (1 << 64) - 1
 
 _CLONE_VM, _CLONE_FS, _CLONE_FILES, _CLONE_PTRACE, _CLONE_PARENT = 0x100, 0x200, 0x400, 0x2000, 0x8000
@@ -170,16 +173,12 @@ class PtraceTask(Tracee, HostTask):
 
     def set_registers(self, registers: Registers) -> None:
         self._know_registers()
-        mine = self._registers
-        for name in _BASES:
-            value = getattr(registers, name)
-            if value != getattr(mine, name):
-                self._write_register(name, value)
-        for name in _SELECTORS:
-            value = getattr(registers, name)
-            if value != getattr(mine, name):
-                # 1, 2 and 3 are the null selector too, but the host refuses some of them.
-                self._write_register(name, value if value > _LAST_NULL_SELECTOR else 0)
+        wanted, known = _get_others(registers), _get_others(self._registers)
+        if wanted != known:
+            for name, value, before in zip(_OTHERS, wanted, known, strict=True):
+                if value != before:
+                    # 1, 2 and 3 are the null selector too, but the host refuses some of them.
+                    self._write_register(name, value if value > _LAST_NULL_SELECTOR or name in _BASES else 0)
         ctypes.memmove(self._registers_address, ctypes.addressof(registers), CORE_SIZE)
         self._write_back()
 
