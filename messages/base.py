@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-__all__ = ["MESSAGE_TYPES", "Message", "Mode", "PackedRecord", "Record", "message", "record"]
+__all__ = ["MESSAGE_TYPES", "Message", "Mode", "PackedRecord", "Record", "message", "owned", "record"]
 
 
 class Mode(enum.Enum):
@@ -84,7 +84,7 @@ TAG_RANGES: dict[str, int] = {
 _C = TypeVar("_C", bound=type)
 
 
-def _slotted(cls: _C) -> _C:
+def _slotted(cls: _C, *, kw_only: bool = True) -> _C:
     """Make *cls* a dataclass of slots with an initialiser and nothing else.
 
     The type checker holds them frozen (``dataclass_transform``).  At run time they are not: for every frozen class
@@ -96,29 +96,29 @@ def _slotted(cls: _C) -> _C:
     namespace = dict(vars(cls))
     own = [name for name, text in namespace.get("__annotations__", {}).items() if not text.startswith("ClassVar")]
     for name in own:
-        fields[name] = _field(name, cls.__annotations__[name], namespace.pop(name, dataclasses.MISSING))
+        fields[name] = _field(name, cls.__annotations__[name], namespace.pop(name, dataclasses.MISSING), kw_only)
     for name in ("__dict__", "__weakref__"):
         namespace.pop(name, None)
 
-    def first_init(it: Any, **values: Any) -> None:
-        made.__init__ = _initialiser(made)
-        made.__init__(it, **values)
+    def first_init(it: Any, *given: Any, **values: Any) -> None:
+        made.__init__ = _initialiser(made, kw_only)
+        made.__init__(it, *given, **values)
 
     namespace.update(__slots__=tuple(own), __dataclass_fields__=fields, __init__=first_init)
     made: Any = type(cls)(cls.__name__, cls.__bases__, namespace)
     return made  # type: ignore[no-any-return]
 
 
-def _field(name: str, declared: str, default: Any) -> dataclasses.Field[Any]:
+def _field(name: str, declared: str, default: Any, kw_only: bool) -> dataclasses.Field[Any]:
     """Return what dataclasses knows of a field."""
     field: Any = default if isinstance(default, dataclasses.Field) else dataclasses.field(default=default)
-    field.name, field.type, field.kw_only = name, declared, True
+    field.name, field.type, field.kw_only = name, declared, kw_only
     field._field_type = dataclasses._FIELD  # type: ignore[attr-defined]  # noqa: SLF001  # what fields() looks for
     return field  # type: ignore[no-any-return]
 
 
-def _initialiser(cls: type[Any]) -> Any:
-    """Compile ``__init__(self, *, field=default...)``."""
+def _initialiser(cls: type[Any], kw_only: bool) -> Any:
+    """Compile ``__init__(self, *, field=default...)``, or without the asterisk."""
     scope: dict[str, Any] = {"missing": dataclasses.MISSING}
     parameters, lines = [], []
     for name, field in cls.__dataclass_fields__.items():
@@ -135,7 +135,8 @@ def _initialiser(cls: type[Any]) -> Any:
         lines.append(f"    self.{name} = {value}\n")
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()\n")
-    head = f"def __init__(self{', *, ' if parameters else ''}{', '.join(parameters)}):\n"
+    star = ["*"] if parameters and kw_only else []
+    head = f"def __init__({', '.join(['self', *star, *parameters])}):\n"
     exec(head + ("".join(lines) or "    pass\n"), scope)  # noqa: S102  # our own text
     return scope["__init__"]
 
@@ -144,6 +145,12 @@ def _initialiser(cls: type[Any]) -> Any:
 def record(cls: _C) -> _C:
     """Make *cls* a frozen, slotted, keyword-only dataclass that may be a field of a message."""
     return _slotted(cls)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
+def owned(cls: _C) -> _C:
+    """Make *cls* a slotted dataclass that an actor keeps and changes: equal to itself only, and never sent."""
+    return _slotted(cls, kw_only=False)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))

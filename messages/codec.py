@@ -138,8 +138,7 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value
 
 
-@dataclasses.dataclass(slots=True)
-class _ClassCodec:
+class _ClassCodec(NamedTuple):
     """How one message or record class becomes an array of values, and comes back checked."""
 
     values: Callable[[Any], tuple[Any, ...]]

@@ -6,9 +6,10 @@ Owned by Kernel; plain data that is saved as it is.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, NamedTuple
 
+from ...messages.base import owned
 from ...messages.mount_namespace import Credentials
 from ...messages.task_set import UtsName
 from ..runtime.actor import Refused
@@ -40,7 +41,7 @@ class CpuFeatures(NamedTuple):
             raise Refused(f"the guest was shown {self.cores} cores; this host offers {host.cores}")
 
 
-@dataclass(slots=True)
+@owned
 class Identity:
     """Names and machine of one sandbox."""
 
@@ -76,7 +77,7 @@ class Identity:
         return asdict(self)
 
 
-@dataclass(slots=True)
+@owned
 class Numbers:
     """Numbers that the whole sandbox shares."""
 

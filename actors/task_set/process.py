@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from ...messages.base import owned
 from ..thread_group.siginfo import SIGCHLD
 
 __all__ = ["INIT", "TRANSITIONS", "ForwardedRead", "Job", "ParkedWait", "Process", "ProcessState"]
@@ -72,7 +73,7 @@ class Job(NamedTuple):
     orphaned: bool
 
 
-@dataclass(slots=True, kw_only=True)
+@owned
 class Process:
     """A process, from its grant until it is reaped."""
 

@@ -8,11 +8,11 @@ what they post; a message to a child whose actor does not exist yet waits here, 
 from __future__ import annotations
 
 import collections
-from dataclasses import dataclass
 from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from ...config.limits import MAX_HELD_MESSAGES, MAX_TASKS, PID_MAX, REMEMBERED_BROADCASTS
+from ...messages.base import owned
 from ...messages.mount_namespace import ProcessGone, ProcessSeen, ThreadSeen
 from ...messages.thread_group import Answer
 from .pids import PidAllocator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessTree", "Terminal"]
 
 
-@dataclass(slots=True)
+@owned
 class Terminal:
     """A controlling terminal: its session, and the process group in its foreground (0: none)."""
 

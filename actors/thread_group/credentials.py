@@ -10,6 +10,7 @@ import dataclasses
 import operator
 from typing import TYPE_CHECKING
 
+from ...messages.base import owned
 from ...messages.mount_namespace import Credentials as FileCredentials
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ SECURE_KEEP_CAPS = 16
 SECURE_NO_AMBIENT_RAISE = 64
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class Credentials:
     """struct cred, in plain integers. Ids are those that the guest sees."""
 

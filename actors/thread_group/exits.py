@@ -6,10 +6,10 @@ signal, execve of a sibling, a host task that died.  When the last task of a gro
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from ...config.logging import get_logger
+from ...messages.base import owned
 from ...messages.task_set import GroupExited, ThreadExited
 from ...platform.interface import HostTaskDied
 from . import dispatch, signals, sys_futex
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 _SHORT_LIFE_NS: Final = 10_000_000
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class GroupTimes:
     """CPU time in ns: of threads that are gone, and of children that were waited for; peak resident set in KiB."""
 

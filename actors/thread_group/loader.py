@@ -7,10 +7,10 @@ the point of no return.
 
 from __future__ import annotations
 
-import dataclasses
 from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ...messages.base import owned
 from ...platform.interface import GUEST_TOP
 from . import initial_stack
 from .elf import ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, Elf, Segment
@@ -41,7 +41,7 @@ _MOST_STACK_AT_ONCE: Final = 64 << 20
 _LEAST_STACK: Final = 128 << 10
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class Program:
     """What execve has opened, read and checked: the loader's input. It owns one reference to each file."""
 

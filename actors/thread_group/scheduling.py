@@ -6,14 +6,14 @@ The host schedules the host threads of the guest as it likes; what a program set
 
 from __future__ import annotations
 
-import dataclasses
+from ...messages.base import owned
 
 __all__ = ["SCHED_OTHER", "Scheduling"]
 
 SCHED_OTHER = 0
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class Scheduling:
     """One thread's settings, as the calls that read them report them."""
 

@@ -7,7 +7,6 @@ in Linux's order.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import stat
@@ -26,6 +25,7 @@ from errno import (
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import MAX_FILE_TIME_S
+from ...messages.base import owned
 from ...messages.mount_namespace import (
     STAT_BYTES,
     Access,
@@ -706,7 +706,7 @@ def _symlink(task: Task, target: bytes, dirfd: int, path: bytes) -> Asking:
 # -- attributes -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class _Change:
     """What a call changes; None stays."""
 

@@ -6,11 +6,11 @@ of them are here.  What a blocked call must remember is in ``Task.memo``: plain 
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import ARGUMENT_COUNT
+from ...messages.base import owned
 from .scheduling import Scheduling
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _NoResult(enum.Enum):
 NO_RESULT: Final = _NoResult.NO_RESULT
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class Block:
     """Park the task until something wakes it; then its handler is called again with the same arguments.
 
@@ -75,7 +75,7 @@ class Block:
     uninterruptible: bool = False
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class Petition:
     """Park the task until its superior has answered.
 

@@ -5,10 +5,10 @@ Linux counterpart: kernel/time/itimer.c and posix-timers.c.  A periodic timer is
 
 from __future__ import annotations
 
-import dataclasses
 from errno import EAGAIN, EINVAL
 from typing import TYPE_CHECKING, Any, Final
 
+from ...messages.base import owned
 from . import siginfo as si
 from . import signal_send
 from .alarm import Alarm
@@ -36,7 +36,7 @@ SIGEV_THREAD_ID: Final = 4
 _IGNORED_STEP_NS: Final = 10_000_000
 
 
-@dataclasses.dataclass(slots=True)
+@owned
 class PosixTimer:
     """A timer of timer_create(2)."""
 

@@ -7,10 +7,9 @@ may have found is still there, which :class:`FeatureSet` decides.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from .xstate import host_layout
 
@@ -44,8 +43,7 @@ def host_auxv() -> dict[int, int]:
         return dict(struct.iter_unpack("=QQ", file.read()))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSet:
+class FeatureSet(NamedTuple):
     """What a CPU offers to user code: compared when a snapshot moves to another host."""
 
     #: Names as in /proc/cpuinfo, only those that user code can notice.

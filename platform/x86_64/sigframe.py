@@ -18,10 +18,9 @@ The last step is Linux's too: a handler starts with a fresh FPU.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import xstate as xsave
 from .registers import Registers
@@ -98,8 +97,7 @@ class FrameFault(Exception):
     """The frame cannot be built or restored: the guest gets SIGSEGV, as from Linux."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RestoredContext:
+class RestoredContext(NamedTuple):
     """What rt_sigreturn finds in a frame."""
 
     registers: Registers

@@ -15,7 +15,6 @@ clocks.  If it is not, or jumps (a virtual machine that moved), there is no scal
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -72,8 +71,7 @@ class HostTime:
         self.realtime_ns = time.time_ns
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """How ticks become nanoseconds, for a while."""
 
     base_ticks: int

@@ -10,10 +10,9 @@ offsets that CPUID leaf 0xD gives.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from .instructions import cpuid, xgetbv
 
@@ -36,8 +35,7 @@ _PKRU_RESET: Final = 0x5555_5554
 _MXCSR_MASK: Final = 0xFFFF
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The XSAVE area of processes on this host."""
 
     #: Bit mask of the components that user code has.
