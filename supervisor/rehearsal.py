@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..actors.runtime.actor import Actor, Ask, handles
 from ..actors.runtime.loop import Loop
 from ..actors.runtime.node import Node, Placement
+from ..actors.thread_group import families
 from ..actors.thread_group.table import TABLE
 from ..config.spec import Command, SandboxSpec
 from ..messages import kernel
@@ -53,6 +54,7 @@ def rehearse(platform: str) -> None:
     """
     with _descriptors_closed(), _sigchld_as_before():
         compile_all()
+        families.load()
         for entry in TABLE.values():
             entry.compile()
         _perform(SandboxSpec(name="rehearsal", platform=platform))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...messages import mount_namespace as m
 from ...messages.thread_group import ClockParameters, LockReleased
 from ..runtime.actor import Actor, Refused, handles
-from . import attributes, directories, mounting, naming, opening, saving, statfs, xattrs
+from . import attributes, directories, mounting, naming, opening, statfs, xattrs
 from .host_files import HostFiles
 from .locks import LockTable
 from .tree import Tree
@@ -55,11 +55,15 @@ class MountNamespace(Actor):
 
     @handles(m.SaveMounts)
     def save(self, message: m.SaveMounts) -> m.SavedState:
+        from . import saving  # for those who save
+
         fd = self.node.descriptors.take(message.token)
         return m.SavedState(state=saving.save(self.tree, self.locks, fd))
 
     @handles(m.LoadMounts)
     def load(self, message: m.LoadMounts) -> None:
+        from . import saving
+
         fd = self.node.descriptors.take(message.token)
         try:
             saving.load(self.tree, self.locks, message.state, fd)

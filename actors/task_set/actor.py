@@ -18,7 +18,7 @@ from ...messages.base import Done
 from ...messages.kernel import AllExited
 from ...messages.thread_group import UtsChanged
 from ..runtime.actor import Actor, Promise, Refused, handles
-from . import birth, exits, job_control, jobs, proc, save, signals, stop, terminals, wait
+from . import birth, exits, job_control, jobs, proc, signals, stop, terminals, wait
 from .process import ProcessState
 from .tree import ProcessTree
 
@@ -114,11 +114,15 @@ class TaskSet(Actor):
     @handles(messages.SaveTasks)
     def save_tasks(self, message: messages.SaveTasks) -> Asking:
         """Collect all state."""
+        from . import save  # for those who save
+
         return save.save(self.tree, message)
 
     @handles(messages.LoadTasks)
     def load_tasks(self, message: messages.LoadTasks) -> Asking:
         """Become what was saved."""
+        from . import save
+
         return save.load(self.tree, message)
 
     @handles(messages.ChangeUts)

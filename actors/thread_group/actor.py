@@ -14,7 +14,7 @@ from ...messages import task_set as to_task_set
 from ...messages import thread_group as mine
 from ...messages.base import Done
 from ..runtime.actor import Actor, Promise, handles
-from . import dispatch, exec_, exits, proc_files, save, signals, timers
+from . import dispatch, exec_, exits, proc_files, signals, timers
 from .credentials import Credentials
 from .limits import ResourceLimits
 from .task import RunState
@@ -171,11 +171,15 @@ class ThreadGroup(Actor):
     @handles(mine.SaveGroup)
     def save_group(self, _message: mine.SaveGroup) -> mine.GroupState:
         """Give the whole state of this stopped process."""
+        from . import save
+
         return save.save_group(self)
 
     @handles(mine.LoadGroup)
     def load_group(self, message: mine.LoadGroup) -> Done:
         """Become the process that was saved."""
+        from . import save
+
         return save.load_group(self, message)
 
     # -- for the families of system calls -------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...config.logging import get_logger
 from ...platform.interface import EventKind, HostTaskDied
 from ...platform.x86_64.syscall_numbers import SYSCALL_NAMES
-from . import exits, signals
+from . import exits, families, signals
 from .table import TABLE
 from .task import ERESTART_RESTARTBLOCK, NO_RESULT, Block, Petition, RunState, Task
 
@@ -79,7 +79,7 @@ def on_event(task: Task, event: Event) -> None:
 
 def call(task: Task) -> None:
     """Run the handler of the task's system call and act on what it returns."""
-    entry = TABLE.get(task.number)
+    entry = TABLE.get(task.number) or families.find(task.number)
     if entry is None:
         _log_unsupported(task)
         complete(task, _ENOSYS)

@@ -18,7 +18,7 @@ from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
 from ..runtime.actor import Actor, handles
-from . import alarm, dispatch, families, file_table, fs_context, ids, leases, save, templates, vdso
+from . import alarm, dispatch, families, file_table, fs_context, ids, leases, templates, vdso
 from .actor import ThreadGroup
 from .clocks import GuestClock
 from .directory import Directory
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..runtime.actor import Asking
     from ..runtime.loop import Timer
     from ..runtime.node import Node
+    from . import save
     from .host import WorkerHost
     from .pid_file import PidFile
     from .task import Task
@@ -43,7 +44,7 @@ __all__ = ["Worker"]
 #: How long what a process has in use is taken for the same, in ns.
 _RECENT_NS: Final = 10_000_000
 
-families.load()
+families.load_common()
 
 
 class Worker(Actor):
@@ -113,16 +114,22 @@ class Worker(Actor):
     @handles(messages.BeginSave)
     def begin_save(self, message: messages.BeginSave) -> Done:
         """Take the checkpoint's memory file."""
+        from . import save  # with five modules, for those who save
+
         return save.begin(self, message)
 
     @handles(messages.SaveWorker)
     def save_worker(self, _message: messages.SaveWorker) -> messages.WorkerState:
         """Give the state that the thread groups share."""
+        from . import save
+
         return save.save_worker(self)
 
     @handles(messages.LoadWorker)
     def load_worker(self, message: messages.LoadWorker) -> Asking:
         """Take it back, on a fresh worker."""
+        from . import save
+
         return save.load_worker(self, message)
 
     @handles(messages.EventsReady)

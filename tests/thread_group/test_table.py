@@ -8,6 +8,13 @@ from greenroom.actors.thread_group.table import S32, TABLE, U64, Entry, Support
 families.load()
 
 
+def test_rare_families_are_found_by_the_calls_that_they_register() -> None:
+    """Else a call would be refused until another one of its family has come."""
+    for name, numbers in families.RARE.items():
+        registered = [number for number, entry in TABLE.items() if entry.handler.__module__.endswith(f".{name}")]
+        assert sorted(numbers) == sorted(registered)
+
+
 def test_every_entry_compiles() -> None:
     """A wrong annotation would show at the first call only."""
     for number, entry in TABLE.items():
