@@ -54,6 +54,7 @@ MESSAGE_PAGE: Final = 0x10000
 SHELF_SOCKET: Final = 0
 
 _PAGE: Final = 4096
+_WORD: Final = 8
 _TASK_SIZE: Final = 0x7FFF_FFFF_F000
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x02, 0x10, 0x20
@@ -63,7 +64,6 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_SET_MODE_FILTER: Final = 1
-_XSTATE_CAPACITY: Final = 65536
 
 
 #: The only host calls that the filter lets through, and only from the stub.
@@ -155,7 +155,10 @@ class Seed(Tracee):
         self.inject(SYS["close_range"], SHELF_SOCKET + 1, 0xFFFF_FFFF, 0)
 
     def _reset_xstate(self) -> None:
-        self.xstate_size = len(get_regset(self.host_tid, NT_X86_XSTATE, _XSTATE_CAPACITY))
+        most = xstate.largest_size()
+        self.xstate_size = len(get_regset(self.host_tid, NT_X86_XSTATE, most + _WORD))
+        if self.xstate_size > most:
+            raise RuntimeError(f"the host's ptrace has an XSAVE area of more than the {most} bytes that CPUID tells")
         set_regset(self.host_tid, NT_X86_XSTATE, xstate.reset_area(self.xstate_size))
 
     def _leave_the_worker(self) -> None:
@@ -176,12 +179,20 @@ class Seed(Tracee):
         """Put it, and all its clones to come, under a seccomp filter; return what seccomp(2) does."""
         self.inject(SYS["prctl"], _PR_SET_NO_NEW_PRIVS, 1)
         header = struct.pack("=HxxxxxxQ", len(program) // 8, MESSAGE_PAGE + 16)
-        self._poke(MESSAGE_PAGE, header + program)
+        self._write(MESSAGE_PAGE, header + program)
         return self.inject(SYS["seccomp"], _SECCOMP_SET_MODE_FILTER, flags, MESSAGE_PAGE)
 
+    def _write(self, address: int, data: bytes) -> None:
+        memory = os.open(f"/proc/{self.host_tid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(memory, data, address)
+        finally:
+            os.close(memory)
+
     def _poke(self, address: int, data: bytes) -> None:
-        for offset in range(0, len(data), 8):
-            word = int.from_bytes(data[offset : offset + 8], "little")
+        """Write a few words, also where the host lets nobody write."""
+        for offset in range(0, len(data), _WORD):
+            word = int.from_bytes(data[offset : offset + _WORD], "little")
             request(PTRACE_POKEDATA, self.host_tid, address + offset, word)
 
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from .instructions import cpuid, xgetbv
 
-__all__ = ["HEADER_END", "LEGACY_SIZE", "Layout", "combine", "host_layout", "reset_area", "validate"]
+__all__ = ["HEADER_END", "LEGACY_SIZE", "Layout", "combine", "host_layout", "largest_size", "reset_area", "validate"]
 
 #: Size of the FXSAVE part.
 LEGACY_SIZE: Final = 512
@@ -57,6 +57,11 @@ def host_layout() -> Layout:
             components[number] = (offset, length)
     size = max((offset + length for offset, length in components.values()), default=HEADER_END)
     return Layout(features, size, components)
+
+
+def largest_size() -> int:
+    """Return the size in bytes of an area with every component that this CPU has, also those that are not enabled."""
+    return max(cpuid(_LEAF)[2], HEADER_END)
 
 
 def reset_area(size: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zmq
 from greenroom.platform.interface import Event, EventKind
+from greenroom.platform.x86_64 import xstate
 from guests import DATA, GETPPID, SPIN, Driver, call, load
 
 if TYPE_CHECKING:
@@ -227,3 +228,16 @@ def test_sigchld_wakes_the_poller(platform: PtracePlatform) -> None:
     task.resume()
     assert select.select(platform.filenos(), [], [], 10)[0]
     assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_larger_xsave_area_than_cpuid_tells_is_refused(
+    make_platform: type[PtracePlatform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A truncated area would lose registers of guests."""
+    monkeypatch.setattr(xstate, "largest_size", lambda: xstate.HEADER_END)
+    platform = make_platform()
+    try:
+        with pytest.raises(RuntimeError, match="XSAVE area"):
+            platform.start()
+    finally:
+        platform.close()
