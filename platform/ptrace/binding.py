@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import errno
 import os
+import sys
+import types
 from typing import TYPE_CHECKING, Final
 
 from ..interface import HostTaskDied
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _known_libc() -> Iterator[None]:
-    """Spare python-ptrace the search for libc: it runs ldconfig, a process at each of our starts."""
-    search = ctypes.util.find_library
-    ctypes.util.find_library = lambda name: f"lib{name}.so.6"
+    """Spare python-ptrace the search for libc: it imports ten modules and runs ldconfig, at each of our starts."""
+    name = "ctypes.util"
+    searching, knowing = sys.modules.get(name), types.ModuleType(name)
+    vars(knowing)["find_library"] = lambda library: f"lib{library}.so.6"
+    sys.modules[name] = knowing
     try:
         yield
     finally:
-        ctypes.util.find_library = search
+        del sys.modules[name]
+        if searching is not None:
+            sys.modules[name] = searching
 
 
 with _known_libc():
