@@ -21,7 +21,7 @@ ARGS ?=
 
 RUN_PACKAGES := python3 python3-venv
 # What the tests run inside sandboxes, beside what every Debian has.
-TEST_PACKAGES := $(RUN_PACKAGES) bash binutils busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip \
+TEST_PACKAGES := $(RUN_PACKAGES) bash binutils busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip inotify-tools \
 	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
 # What the benchmark's programs are made of, and what it compares with.
 BENCH_PACKAGES := $(RUN_PACKAGES) findutils gcc git libc6-dev make sqlite3 tar
