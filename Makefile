@@ -66,9 +66,11 @@ typecheck: setup-dev ## check types, of the package and of each folder of tests
 			$(addprefix --disable-error-code=,$(LENIENT)) *.py) || exit; done
 
 bench: setup-bench ## measure next to native and to the peers, in 3 minutes; ARGS="--help" has the options
+	@$(compile)
 	$(BIN)/python -m greenroom.bench $(ARGS)
 
 results: setup-bench ## measure everything, in 12 minutes, and keep it in bench/RESULTS.md; the machine should be quiet
+	@$(compile)
 	$(BIN)/python -m greenroom.bench --full \
 		--json bench/results.json --markdown bench/RESULTS.md --svg bench/results.svg $(ARGS)
 
@@ -90,8 +92,7 @@ $(STATE)/run: pyproject.toml
 	@$(call need_packages,$(RUN_PACKAGES))
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(call install_editable,.)
-	@# Where PYTHONDONTWRITEBYTECODE is set, each start would compile everything again.
-	@$(BIN)/python -m compileall -q __init__.py __main__.py actors config messages platform supervisor
+	@$(compile)
 	@mkdir -p $(STATE) && touch $@
 
 $(STATE)/dev: pyproject.toml Makefile $(STATE)/run
@@ -121,6 +122,9 @@ define need_packages
 	$${as_root[@]} apt-get update -q && \
 	DEBIAN_FRONTEND=noninteractive $${as_root[@]} apt-get install -qy --no-install-recommends $${missing[@]}
 endef
+
+# Where PYTHONDONTWRITEBYTECODE is set, each start would compile again what has changed.
+compile = $(BIN)/python -m compileall -q __init__.py __main__.py actors config messages platform supervisor
 
 # Install this package with the requirements of $(1), editable. setuptools does that by an import hook, which takes 13 ms of
 # each start of Python; a path in its place takes none.
