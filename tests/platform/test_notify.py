@@ -380,9 +380,13 @@ def test_a_file_that_is_about_to_be_mapped_stays_on_the_shelf(
     assert task.space.read(DATA + 2 * PAGE, 5) == b"first"
 
 
-def test_interrupts_never_show_the_trampoline_of_files(platform: NotifyPlatform, driver: Driver, file: int) -> None:
+@pytest.mark.parametrize("of_file", [False, True])
+def test_interrupts_never_show_a_trampoline(
+    platform: NotifyPlatform, driver: Driver, file: int, *, of_file: bool
+) -> None:
+    flags, fd = (MAP_PRIVATE, 5) if of_file else (PRIVATE, -1)
     task = platform.create_task()
-    loop = call(MMAP, 0x1230, PAGE, 3, 2, 5, 0)
+    loop = call(MMAP, 0x1230, PAGE, 3, flags, fd, 0)
     load(task, loop + b"\xe9" + (-len(loop) - 5).to_bytes(4, "little", signed=True))
     task.resume()
     for _ in range(200):
@@ -394,27 +398,8 @@ def test_interrupts_never_show_the_trampoline_of_files(platform: NotifyPlatform,
             task.set_registers(registers)
             task.resume()
         else:
-            assert event.args == (0x1230, PAGE, 3, 2, 5, 0)
-            task.mmap(DATA, PAGE, 3, MAP_PRIVATE, file, 0)
-            task.resume_with(DATA)
-
-
-def test_interrupts_never_show_the_trampoline(platform: NotifyPlatform, driver: Driver) -> None:
-    task = platform.create_task()
-    loop = call(MMAP, 0x1230, PAGE, 3, 0x22, -1, 0)
-    load(task, loop + b"\xe9" + (-len(loop) - 5).to_bytes(4, "little", signed=True))
-    task.resume()
-    for _ in range(200):
-        task.interrupt()
-        event = driver.event(task)
-        registers = task.get_registers()
-        assert CODE <= registers.rip < CODE + PAGE
-        if event.kind is EventKind.STOPPED:
-            task.set_registers(registers)
-            task.resume()
-        else:
-            assert event.args == (0x1230, PAGE, 3, 0x22, MASK, 0)
-            task.mmap(DATA, PAGE, 3, PRIVATE)
+            assert event.args == (0x1230, PAGE, 3, flags, fd & MASK, 0)
+            task.mmap(DATA, PAGE, 3, flags, file if of_file else -1)
             task.resume_with(DATA)
 
 
