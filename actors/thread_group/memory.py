@@ -69,13 +69,8 @@ MAP_STACK: Final = 0x20000
 MAP_HUGETLB: Final = 0x40000
 MAP_SYNC: Final = 0x80000
 MAP_FIXED_NOREPLACE: Final = 0x100000
-_PAGE_MASK: Final = PAGE_SIZE - 1
-#: Flags that decide what VM_* flags anonymous memory gets.
-_KIND: Final = MAP_TYPE | MAP_GROWSDOWN | MAP_NORESERVE
 #: What RLIMIT_DATA counts has VM_WRITE alone of these.
 _DATA_MASK: Final = VM_WRITE | VM_SHARED | VM_GROWSDOWN
-#: What a CPU can do this with it can read.
-_READABLE: Final = VM_WRITE | VM_EXEC
 #: Flags that say something about the address.
 _PLACING: Final = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT
 #: The flags that kernels before MAP_SHARED_VALIDATE knew, with the sizes of huge pages.
@@ -371,25 +366,20 @@ class MemoryManager(UserAccess):
         """mmap(2); *file* is None for anonymous memory. Returns the address; OSError with mmap's errno."""
         if length == 0:
             raise _error(EINVAL)
-        length = (length + _PAGE_MASK) & ~_PAGE_MASK
+        length = page_align(length)
         if length > GUEST_TOP or len(self.vmas) > MAX_MAP_COUNT:
             raise _error(ENOMEM)
         if prot & VM_READ and self.personality & READ_IMPLIES_EXEC:
             prot |= VM_EXEC
         anywhere = not address and not flags & _PLACING
-        address = self.find_gap(length) if anywhere else self._place(task, address, length, flags)
+        address = self._place(task, address, length, flags)
         end = address + length
         vm_flags = prot & VM_ACCESS | self.future_flags
         if flags & MAP_LOCKED:
             vm_flags |= VM_LOCKED
         if vm_flags & VM_LOCKED:
             self._check_map_locked(task, length // PAGE_SIZE)
-        if file is not None:
-            vm_flags |= _file_flags(file, prot, flags)
-        elif flags & _KIND == MAP_PRIVATE:
-            vm_flags |= VM_MAYACCESS
-        else:
-            vm_flags |= _anonymous_flags(flags)
+        vm_flags |= _file_flags(file, prot, flags) if file is not None else _anonymous_flags(flags)
         if vm_flags & (VM_WRITE | VM_SHARED | VM_NORESERVE) == VM_WRITE:
             vm_flags |= VM_ACCOUNT
         replaced = self._mapped_pages(address, end) if flags & MAP_FIXED else 0  # everywhere else the place is free
@@ -482,7 +472,7 @@ class MemoryManager(UserAccess):
         """munmap(2). EINVAL, ENOMEM when a split would make too many mappings."""
         if address % PAGE_SIZE or length == 0 or address > GUEST_TOP or length > GUEST_TOP - address:
             raise _error(EINVAL)
-        end = address + ((length + _PAGE_MASK) & ~_PAGE_MASK)
+        end = address + page_align(length)
         vma = self.vmas.at_or_above(address)
         if vma is None or vma.start >= end:
             return
@@ -501,7 +491,7 @@ class MemoryManager(UserAccess):
         prot &= VM_ACCESS
         reached, refusal = self._protectable(task, start, end, prot)
         if reached > start:
-            task.host.mprotect(start, reached - start, prot | VM_READ if prot & _READABLE else prot)
+            task.host.mprotect(start, reached - start, host_prot(prot))
             self.vmas.set_flags(start, reached, VM_ACCESS, prot, account=bool(prot & VM_WRITE))
             self._hit = self._write_hit = NOWHERE
         if refusal is not None:
@@ -723,22 +713,21 @@ def host_prot(prot: int) -> int:
 
     Saying so keeps a host CPU with protection keys from making execute-only memory, which Linux without them has not.
     """
-    return prot & VM_ACCESS | (VM_READ if prot & _READABLE else 0)
+    return prot & VM_ACCESS | (VM_READ if prot & (VM_WRITE | VM_EXEC) else 0)
 
 
 def map_on_host(task: Task, vma: Vma, extra_flags: int, *, natural: bool = False) -> None:
     """Make the host map what *vma* says; *natural* as ``HostTask.mmap`` has it."""
-    start, vm_flags, file = vma.start, vma.flags, vma.file
-    prot = vm_flags & VM_ACCESS | VM_READ if vm_flags & _READABLE else vm_flags & VM_ACCESS
-    flags = (MAP_SHARED if vm_flags & VM_MAYSHARE else MAP_PRIVATE) | extra_flags
-    if vm_flags & VM_NORESERVE:
+    file = vma.file
+    flags = (MAP_SHARED if vma.flags & VM_MAYSHARE else MAP_PRIVATE) | extra_flags
+    if vma.flags & VM_NORESERVE:
         flags |= MAP_NORESERVE
     fd = -1
     if file is None:
         flags |= MAP_ANONYMOUS
     else:
         fd = file.host_fd
-    task.host.mmap(start, vma.end - start, prot, flags, fd, vma.offset, natural=natural)
+    task.host.mmap(vma.start, vma.end - vma.start, host_prot(vma.flags), flags, fd, vma.offset, natural=natural)
 
 
 def _anonymous_flags(flags: int) -> int:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver", "fault", "force", "take"]
 
-#: si_code of a SIGSEGV at an address where nothing is mapped.
+#: si_code of a SIGSEGV at an address where nothing is mapped, and where something is, but not for this access.
 _SEGV_MAPERR, _SEGV_ACCERR = 1, 2
 
 log = get_logger(__name__)
