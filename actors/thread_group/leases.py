@@ -145,7 +145,7 @@ class Leases:
     # -- learning -----------------------------------------------------------------------------------------------
 
     def learn(self, key: Key, reply: StatusReply | Opened | PathText) -> None:
-        """Remember what was answered about a path."""
+        """Remember what was answered about a path. ENOENT when that is what was answered."""
         if len(self._paths) + len(self._missing) >= MAX_LEASED_PATHS:
             self.drop()
         if reply.lease:
@@ -160,6 +160,7 @@ class Leases:
         elif reply.missing:
             self._missing[key] = reply.missing
             self._by_name.setdefault(reply.missing, []).append(key)
+            raise OSError(ENOENT, "")
 
     def attach(self, file: OpenFile, reply: StatusReply | Opened) -> None:
         """Remember what was answered about an open file."""

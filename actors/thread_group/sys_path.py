@@ -159,8 +159,6 @@ def _ask_status(task: Task, start: int | OpenFile, path: bytes, *, follow: bool 
     if not reply.magic:
         if key is not None:
             leases.learn(key, reply)
-            if reply.missing:
-                raise OSError(ENOENT, "")
         elif file is not None:
             leases.attach(file, reply)
         return reply.status
@@ -320,8 +318,6 @@ def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> Askin
     request = Access(root=root, base=start, path=path, want=mode, follow=follow, who=caller)
     reply = yield Ask(group.mount_namespace, request)
     leases.learn(key, reply)
-    if reply.missing:
-        raise OSError(ENOENT, "")
     if reply.magic:
         yield from ask_path(
             task,
@@ -383,9 +379,7 @@ def _ask_link(task: Task, start: int, path: bytes, buffer: int, size: int, key: 
 
 
 def _link_text(reply: PathText) -> bytes:
-    """ENOENT, EINVAL where a reply says so."""
-    if reply.missing:
-        raise OSError(ENOENT, "")
+    """EINVAL where a reply says so."""
     if reply.lease and not reply.text:
         raise OSError(EINVAL, "")
     return reply.text
