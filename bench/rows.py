@@ -115,6 +115,7 @@ def _macro() -> list[Row]:
     ]
     rows.append(Row("macro", "computing, one thread", InGuest("spin", program=True)))
     rows.append(Row("macro", "computing, two threads", InGuest("spin-twice", program=True)))
+    rows.append(Row("macro", "computing, two threads, 0.2 s", InGuest("spin-long-twice", program=True), rounds=4))
     return rows
 
 

@@ -273,10 +273,13 @@ static int spawn_once(void)
 
 /* -- computing ----------------------------------------------------------------------------------------------------- */
 
+enum { SPINS = 10000000 };
+static long spins = SPINS;
+
 static void *spin(void *unused)
 {
 	uint64_t state = 88172645463325252u;
-	for (long i = 0; i < 10000000; i++) {
+	for (long i = 0; i < spins; i++) {
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
@@ -288,6 +291,18 @@ static int spin_once(void)
 {
 	volatile uintptr_t sink = (uintptr_t)spin(NULL);
 	(void)sink;
+	return 0;
+}
+
+static int spin_long(void)
+{
+	spins = 10 * SPINS;
+	return 0;
+}
+
+static int spin_short(void)
+{
+	spins = SPINS;
 	return 0;
 }
 
@@ -454,6 +469,7 @@ static const struct operation {
 	{"spawn", spawn_once, NULL, NULL},
 	{"spin", spin_once, NULL, NULL},
 	{"spin-twice", spin_twice_once, NULL, NULL},
+	{"spin-long-twice", spin_twice_once, spin_long, spin_short},
 };
 
 static const struct {
