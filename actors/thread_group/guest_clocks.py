@@ -36,6 +36,7 @@ class ClockId(enum.IntEnum):
 
 #: What follows the realtime clock; greenroom's TAI is UTC, as on a machine that nobody told the offset.
 _REALTIME: Final = frozenset({ClockId.REALTIME, ClockId.REALTIME_COARSE, ClockId.REALTIME_ALARM, ClockId.TAI})
+_CPU: Final = frozenset({ClockId.PROCESS_CPUTIME_ID, ClockId.THREAD_CPUTIME_ID})
 #: Bits of a negative clockid_t: which time of the process (SCHED: all of it), and that it is a thread's.
 _CPU_CLOCK_MASK: Final = 3
 _CPU_SCHED: Final = 2
@@ -59,19 +60,22 @@ class ClockKey(NamedTuple):
     virtual: bool = False
 
 
+#: The keys of the clocks that all processes share, by their numbers.
+_SHARED: Final = {int(clock): ClockKey(clock) for clock in ClockId if clock not in _CPU}
+
+
 def clock_key(task: Task, number: int) -> ClockKey:
     """Return the clock that *task* means by a clockid_t. EINVAL."""
+    shared = _SHARED.get(number)
+    if shared is not None:
+        return shared
     if number < 0:
         return _dynamic(task, number)
-    try:
-        clock = ClockId(number)
-    except ValueError:
-        raise OSError(EINVAL, "no such clock") from None
-    if clock is ClockId.PROCESS_CPUTIME_ID:
-        return ClockKey(clock, task.group.group)
-    if clock is ClockId.THREAD_CPUTIME_ID:
-        return ClockKey(clock, task.group.group, task.tid)
-    return ClockKey(clock)
+    if number == ClockId.PROCESS_CPUTIME_ID:
+        return ClockKey(number, task.group.group)
+    if number == ClockId.THREAD_CPUTIME_ID:
+        return ClockKey(number, task.group.group, task.tid)
+    raise OSError(EINVAL, "no such clock")
 
 
 def _dynamic(task: Task, number: int) -> ClockKey:
@@ -93,7 +97,7 @@ def _dynamic(task: Task, number: int) -> ClockKey:
 
 def is_cpu(key: ClockKey) -> bool:
     """Return whether the clock counts CPU time."""
-    return key.clock in (ClockId.PROCESS_CPUTIME_ID, ClockId.THREAD_CPUTIME_ID)
+    return key.clock in _CPU
 
 
 def is_realtime(key: ClockKey) -> bool:
@@ -108,9 +112,10 @@ def resolution_ns(key: ClockKey) -> int:
 
 def read(worker: Worker, key: ClockKey) -> int:
     """Return the clock's time in ns."""
-    if is_realtime(key):
+    clock = key.clock
+    if clock in _REALTIME:
         return worker.clock.realtime_ns()
-    if is_cpu(key):
+    if clock in _CPU:
         return _cpu_ns(worker, key)
     return worker.clock.monotonic_ns()
 

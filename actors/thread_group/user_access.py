@@ -12,7 +12,7 @@ import struct
 from errno import EFAULT, EINVAL, ENAMETOOLONG
 from typing import TYPE_CHECKING, Final
 
-from .vma import NOWHERE, PAGE_SIZE, VM_ACCESS, VM_WRITE, VmaList
+from .vma import NOWHERE, PAGE_SIZE, VM_ACCESS, VM_WRITE, Vma, VmaList
 
 if TYPE_CHECKING:
     from ...platform.interface import AddressSpace
@@ -44,7 +44,8 @@ class UserAccess:
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
         self.vmas = VmaList()
-        #: The mappings that the last reading and the last writing access hit; forgotten whenever the list changes.
+        #: The mappings that the last reading and the last writing access hit, or one for all of them if these were
+        #: several; forgotten whenever the list changes.
         self._hit = NOWHERE
         self._write_hit = NOWHERE
 
@@ -115,21 +116,25 @@ class UserAccess:
         return self.space.write(address, data if length == len(data) else memoryview(data)[:length])
 
     def _accessible(self, address: int, length: int, want: int) -> int:
-        """Return how many bytes from *address* on, of *length*, have a permission of *want*; remember the mapping."""
-        vma = self.vmas.find(address)
-        if vma is None or not vma.flags & want:
+        """Return how many bytes from *address* on, of *length*, have a permission of *want*; remember where."""
+        hit = vma = self.vmas.find(address)
+        if hit is None or not hit.flags & want:
             return 0
-        if want == VM_WRITE:
-            self._write_hit = vma
-        else:
-            self._hit = vma
         end = address + length
-        reached = vma.end
+        reached = hit.end
         while reached < end:
             vma = self.vmas.find(reached)
             if vma is None or not vma.flags & want:
-                return reached - address
+                length = reached - address
+                break
             reached = vma.end
+        if vma is not hit:
+            # A program's static variables are in two mappings, and many a buffer lies across their border.
+            hit = Vma(hit.start, reached, want)
+        if want == VM_WRITE:
+            self._write_hit = hit
+        else:
+            self._hit = hit
         return length
 
     # -- strings ------------------------------------------------------------------------------------------------
