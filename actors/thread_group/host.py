@@ -129,9 +129,9 @@ class WorkerHost:
         """Auxiliary vector entries that depend on the CPU, by AT_* number."""
         return cpuid.host_auxv()
 
-    def reset_xstate(self) -> bytes:
-        """The XSAVE area of a fresh thread; its length depends on the CPU."""
-        return xstate.reset_area()
+    def xstate_layout(self) -> tuple[int, int, tuple[tuple[int, int, int], ...]]:
+        """Where the CPU keeps the extended state, as ``xstate.Layout.plain``."""
+        return xstate.host_layout().plain()
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes for getrandom(2), /dev/urandom and AT_RANDOM."""

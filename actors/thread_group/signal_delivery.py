@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ...config.logging import get_logger
 from ...platform.x86_64 import sigframe
 from ...platform.x86_64.sigframe import FrameFault
+from ...platform.x86_64.xstate import reset_area
 from . import dispatch, exits, job_stop, signal_send, timers
 from . import siginfo as si
 from .limits import Resource
@@ -208,6 +209,7 @@ class _WayOut:
                 siginfo=taken.siginfo,
                 sigmask=returns_to,
                 altstack=task.altstack,
+                layout=task.worker.xstate_layout,
                 stack_top=sigframe.stack_top(registers.rsp, action.flags, task.altstack),
             )
             task.memory.write(address, frame)
@@ -218,7 +220,7 @@ class _WayOut:
             task.altstack = (0, sigframe.SS_DISABLE, 0)
         self._registers = entry
         # A handler starts with a fresh FPU, as Linux has it.
-        task.host.set_xstate(task.worker.host.reset_xstate())
+        task.host.set_xstate(reset_area(task.worker.xstate_layout))
         return True
 
 

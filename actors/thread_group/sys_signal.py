@@ -144,7 +144,7 @@ def rt_sigreturn(task: Task) -> object:
     """sigreturn(2): return from a signal handler. A bad frame is SIGSEGV."""
     registers = task.host.get_registers()
     try:
-        context = sigframe.parse_frame(task.memory.read, registers)
+        context = sigframe.parse_frame(task.memory.read, registers, task.worker.xstate_layout)
         task.host.set_xstate(context.xstate)
     except (FrameFault, OSError):
         signals.force(task, si.SIGSEGV, si.kernel_siginfo(si.SIGSEGV, si.SI_KERNEL))

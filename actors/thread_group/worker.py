@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ...config.limits import MAX_TIMER_NS
 from ...messages import thread_group as messages
 from ...messages.base import Done
+from ...platform.x86_64.xstate import Layout
 from ..runtime.actor import Actor, handles
 from . import alarm, dispatch, families, file_table, fs_context, ids, leases, templates, vdso
 from .actor import ThreadGroup
@@ -72,6 +73,7 @@ class Worker(Actor):
         self.files = file_table.OpenFiles(self)
         self.leases = leases.Leases(self)
         self.vdsos = vdso.Vdsos(host)
+        self.xstate_layout = Layout.of_plain(host.xstate_layout())
         self.ids = ids.GrantedIds(self)
         self.templates = templates.Templates(platform)
         #: The pidfds of processes that have not exited, by the serial of their group.

@@ -159,7 +159,7 @@ class Seed(Tracee):
         self.xstate_size = len(get_regset(self.host_tid, NT_X86_XSTATE, most + _WORD))
         if self.xstate_size > most:
             raise RuntimeError(f"the host's ptrace has an XSAVE area of more than the {most} bytes that CPUID tells")
-        set_regset(self.host_tid, NT_X86_XSTATE, xstate.reset_area(self.xstate_size))
+        set_regset(self.host_tid, NT_X86_XSTATE, xstate.reset_area(xstate.host_layout(), self.xstate_size))
 
     def _leave_the_worker(self) -> None:
         """Take it out of the worker's session and directory, and name it."""

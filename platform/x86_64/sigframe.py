@@ -10,8 +10,8 @@ all of it: selectors are forced, flags masked, and an area that hardware would r
 The sequence for the caller::
 
     top = stack_top(registers.rsp, sa_flags, altstack)
-    registers, address, frame = build_frame(registers, xstate, ..., stack_top=top)
-    write the frame (a short write is a FrameFault), set_registers(registers), set_xstate(reset_area())
+    registers, address, frame = build_frame(registers, xstate, ..., stack_top=top, layout=layout)
+    write the frame (a short write is a FrameFault), set_registers(registers), set_xstate(reset_area(layout))
 
 The last step is Linux's too: a handler starts with a fresh FPU.
 """
@@ -139,6 +139,7 @@ def build_frame(
     sigmask: int,
     altstack: AltStack,
     stack_top: int,
+    layout: xsave.Layout,
 ) -> tuple[Registers, int, bytes]:
     """Return the registers at the handler's entry, and the address and bytes of the frame to write before.
 
@@ -159,7 +160,7 @@ def build_frame(
     _pack_sigcontext(frame, registers, siginfo, sigmask, fpstate)
     _SIGMASK.pack_into(frame, _UC_SIGMASK, sigmask)
     frame[_SIGINFO:_FRAME_SIZE] = siginfo[:_SIGINFO_SIZE].ljust(_SIGINFO_SIZE, b"\0")
-    frame[fpstate - address :] = _fpstate(xstate)
+    frame[fpstate - address :] = _fpstate(xstate, layout.features)
     return _at_handler(registers, handler, signo, address), address, bytes(frame)
 
 
@@ -192,10 +193,10 @@ def _trap_of(siginfo: bytes) -> tuple[int, int, int]:
     return 0, _TRAPS.get(signo, _TRAP_PROTECTION), 0
 
 
-def _fpstate(xstate: bytes) -> bytes:
+def _fpstate(xstate: bytes, features: int) -> bytes:
     """Return the area as it lies in a frame: the software bytes say how much there is, a magic number ends it."""
     area = bytearray(xstate)
-    software = _SOFTWARE.pack(_MAGIC1, len(xstate) + 4, xsave.host_layout().features, len(xstate))
+    software = _SOFTWARE.pack(_MAGIC1, len(xstate) + 4, features, len(xstate))
     area[_SOFTWARE_OFFSET : xsave.LEGACY_SIZE] = software
     area[xsave.LEGACY_SIZE] |= 3  # "for legacy compatible, we always set FP/SSE bits in the bit vector"
     return bytes(area) + struct.pack("=I", _MAGIC2)
@@ -210,7 +211,7 @@ def _at_handler(registers: Registers, handler: int, signo: int, address: int) ->
     return entry
 
 
-def parse_frame(space_read: Callable[[int, int], bytes], registers: Registers) -> RestoredContext:
+def parse_frame(space_read: Callable[[int, int], bytes], registers: Registers, layout: xsave.Layout) -> RestoredContext:
     """Read back the frame of a task that calls rt_sigreturn with *registers*. FrameFault when it cannot be restored.
 
     *space_read* is AddressSpace.read.  What a frame does not hold (fs_base, gs_base, the data segments) stays as it
@@ -227,7 +228,7 @@ def parse_frame(space_read: Callable[[int, int], bytes], registers: Registers) -
     restored.cs, restored.ss, restored.orig_rax = _USER_CS, _USER_DS, (1 << 64) - 1
     return RestoredContext(
         registers=restored,
-        xstate=_parse_fpstate(space_read, fpstate),
+        xstate=_parse_fpstate(space_read, fpstate, layout),
         sigmask=_SIGMASK.unpack_from(frame, _UC_SIGMASK)[0],
         altstack=(stack_pointer, stack_flags, stack_size),
     )
@@ -243,26 +244,25 @@ def _read(space_read: Callable[[int, int], bytes], address: int, length: int) ->
     return data
 
 
-def _parse_fpstate(space_read: Callable[[int, int], bytes], address: int) -> bytes:
+def _parse_fpstate(space_read: Callable[[int, int], bytes], address: int, layout: xsave.Layout) -> bytes:
     """Return the XSAVE area to load: all of the frame's, its first 512 bytes if it has no more, or the reset state."""
     if address == 0:
-        return xsave.reset_area()
-    layout = xsave.host_layout()
+        return xsave.reset_area(layout)
     legacy = _read(space_read, address, xsave.LEGACY_SIZE)
     magic, extended_size, wanted, size = _SOFTWARE.unpack_from(legacy, _SOFTWARE_OFFSET)
     if magic != _MAGIC1 or not xsave.HEADER_END <= size <= min(layout.size, extended_size):
-        return _fx_only(legacy, address)
+        return _fx_only(legacy, address, layout)
     area = _read(space_read, address, size + 4)
     if area[size:] != struct.pack("=I", _MAGIC2):
-        return _fx_only(legacy, address)
-    if address % 64 or not xsave.validate(area[:size]):
+        return _fx_only(legacy, address, layout)
+    if address % 64 or not xsave.validate(area[:size], layout):
         raise FrameFault("invalid extended state")
-    return xsave.combine(area[:size].ljust(layout.size, b"\0"), wanted)
+    return xsave.combine(area[:size].ljust(layout.size, b"\0"), wanted, layout)
 
 
-def _fx_only(legacy: bytes, address: int) -> bytes:
+def _fx_only(legacy: bytes, address: int, layout: xsave.Layout) -> bytes:
     """Return the area for a frame without extended state, as FXRSTOR loads it."""
     area = legacy + struct.pack("=Q", 3).ljust(xsave.HEADER_END - xsave.LEGACY_SIZE, b"\0")
-    if address % 16 or not xsave.validate(area):
+    if address % 16 or not xsave.validate(area, layout):
         raise FrameFault("invalid FXSAVE area")
-    return xsave.combine(area, 3)
+    return xsave.combine(area, 3, layout)

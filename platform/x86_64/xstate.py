@@ -1,7 +1,8 @@
 """The XSAVE area: its layout on this CPU, its reset state, and what a guest may put into it.
 
 Linux counterpart: ``arch/x86/kernel/fpu/xstate.c`` and ``signal.c``.  Pure functions over bytes in the standard
-(uncompacted) format, which PTRACE_GETREGSET and signal frames share.
+(uncompacted) format, which PTRACE_GETREGSET and signal frames share.  Where the components are depends on the CPU: a
+trace may be replayed on another one, so it is an argument everywhere.
 
 An area is: 512 bytes of FXSAVE (MXCSR at 24; 48 bytes from 464 on are free for software), a header of 64 bytes
 (XSTATE_BV: which components are not in their initial state; XCOMP_BV and the rest zero), then the components at the
@@ -45,6 +46,16 @@ class Layout(NamedTuple):
     #: Component number to (offset, size), for those behind the header.
     components: dict[int, tuple[int, int]]
 
+    def plain(self) -> tuple[int, int, tuple[tuple[int, int, int], ...]]:
+        """Return it as plain data: features, size, and (component, offset, size) of each component."""
+        return self.features, self.size, tuple([(number, *place) for number, place in sorted(self.components.items())])
+
+    @classmethod
+    def of_plain(cls, plain: tuple[int, int, tuple[tuple[int, int, int], ...]]) -> Layout:
+        """Return what ``plain`` was made of."""
+        features, size, components = plain
+        return cls(features, size, {number: (offset, length) for number, offset, length in components})
+
 
 @functools.cache
 def host_layout() -> Layout:
@@ -64,9 +75,8 @@ def largest_size() -> int:
     return max(cpuid(_LEAF)[2], HEADER_END)
 
 
-def reset_area(size: int | None = None) -> bytes:
-    """Return an area that describes a CPU as execve leaves it, by default as long as this host's."""
-    layout = host_layout()
+def reset_area(layout: Layout, size: int | None = None) -> bytes:
+    """Return an area that describes a CPU as execve leaves it; of *size* bytes instead of the layout's."""
     area = bytearray(max(layout.size if size is None else size, HEADER_END))
     features = _X87 | _SSE
     struct.pack_into("=H", area, 0, _FCW_RESET)
@@ -78,9 +88,8 @@ def reset_area(size: int | None = None) -> bytes:
     return bytes(area)
 
 
-def validate(area: bytes) -> bool:
-    """Say whether XRSTOR would load *area* on this host: the checks that raise #GP in hardware."""
-    layout = host_layout()
+def validate(area: bytes, layout: Layout) -> bool:
+    """Say whether XRSTOR would load *area* on such a host: the checks that raise #GP in hardware."""
     if not HEADER_END <= len(area) <= layout.size:
         return False
     (mxcsr,) = struct.unpack_from("=I", area, 24)
@@ -92,9 +101,8 @@ def validate(area: bytes) -> bool:
     )
 
 
-def combine(area: bytes, wanted: int) -> bytes:
+def combine(area: bytes, wanted: int, layout: Layout) -> bytes:
     """Return what the CPU holds after XRSTOR of the components *wanted* of a valid *area* and a reset of the others."""
-    layout = host_layout()
     result = bytearray(layout.size)
     (present,) = struct.unpack_from("=Q", area, LEGACY_SIZE)
     features = present & wanted & layout.features

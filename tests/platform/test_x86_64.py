@@ -22,7 +22,8 @@ SA_SIGINFO = 4
 SA_FLAGS = sigframe.SA_RESTORER | SA_SIGINFO
 NO_ALTSTACK = (0, sigframe.SS_DISABLE, 0)
 RT_SIGRETURN = 15
-SIZE = xstate.host_layout().size
+LAYOUT = xstate.host_layout()
+SIZE = LAYOUT.size
 
 
 # -- registers and extended state of a tracee --------------------------------------------------------------------
@@ -49,7 +50,7 @@ def test_every_register_goes_round(platform: PtracePlatform, driver: Driver) -> 
 
 def test_xstate_goes_round(platform: PtracePlatform, driver: Driver) -> None:
     task = platform.create_task()
-    area = bytearray(xstate.reset_area())
+    area = bytearray(xstate.reset_area(LAYOUT))
     area[160:416] = bytes(range(256))  # xmm0 to xmm15
     area[512] |= 4
     area[576:832] = bytes(reversed(range(256)))  # their upper halves
@@ -62,15 +63,15 @@ def test_xstate_goes_round(platform: PtracePlatform, driver: Driver) -> None:
 
 
 def test_fresh_task_has_the_reset_state(platform: PtracePlatform) -> None:
-    assert xstate.validate(platform.create_task().get_xstate())
-    reset = xstate.reset_area()
+    assert xstate.validate(platform.create_task().get_xstate(), LAYOUT)
+    reset = xstate.reset_area(LAYOUT)
     state = platform.create_task().get_xstate()
     assert (state[:24], state[24:28], state[32:416]) == (reset[:24], reset[24:28], reset[32:416])
     assert state[576:] == reset[576:]
 
 
 def spoil(offset: int, fmt: str, value: int) -> bytes:
-    area = bytearray(xstate.reset_area())
+    area = bytearray(xstate.reset_area(LAYOUT))
     struct.pack_into(fmt, area, offset, value)
     return bytes(area)
 
@@ -86,20 +87,20 @@ SPOILT = {
 
 @pytest.mark.parametrize("area", SPOILT.values(), ids=SPOILT.keys())
 def test_invalid_area_is_EINVAL_by_us_and_by_the_host(platform: PtracePlatform, area: bytes) -> None:
-    assert not xstate.validate(area)
+    assert not xstate.validate(area, LAYOUT)
     with pytest.raises(OSError, match="Invalid argument") as caught:
         platform.create_task().set_xstate(area)
     assert caught.value.errno == errno.EINVAL
 
 
 def test_combine_resets_what_is_not_wanted() -> None:
-    area = bytearray(xstate.reset_area())
+    area = bytearray(xstate.reset_area(LAYOUT))
     area[160:176] = b"x" * 16
     area[512] |= 4
     area[576:592] = b"y" * 16
-    sse_only = xstate.combine(bytes(area), 3)
+    sse_only = xstate.combine(bytes(area), 3, LAYOUT)
     assert (sse_only[160:176], sse_only[576:592], sse_only[512]) == (b"x" * 16, bytes(16), 3)
-    both = xstate.combine(bytes(area), 7)
+    both = xstate.combine(bytes(area), 7, LAYOUT)
     assert (both[576:592], both[512]) == (b"y" * 16, 7)
 
 
@@ -116,9 +117,10 @@ def frame_for(registers: Registers, **changes: object) -> tuple[Registers, int, 
         "sigmask": 0x1234,
         "altstack": NO_ALTSTACK,
         "stack_top": stack_top(registers.rsp, SA_FLAGS, NO_ALTSTACK),
+        "layout": LAYOUT,
         **changes,
     }
-    return build_frame(registers, xstate.reset_area(), **settings)  # type: ignore[arg-type]
+    return build_frame(registers, xstate.reset_area(LAYOUT), **settings)  # type: ignore[arg-type]
 
 
 def reader(address: int, data: bytes) -> Callable[[int, int], bytes]:
@@ -150,7 +152,7 @@ def test_frame_is_laid_out_as_the_abi_wants(rsp: int) -> None:
     (fpstate,) = struct.unpack_from("=Q", frame, 8 + 40 + 184)
     assert fpstate % 64 == 0
     magic1, extended, features, size = struct.unpack_from("=IIQI", frame, fpstate - address + 464)
-    assert (magic1, extended, size, features) == (0x46505853, SIZE + 4, SIZE, xstate.host_layout().features)
+    assert (magic1, extended, size, features) == (0x46505853, SIZE + 4, SIZE, LAYOUT.features)
     assert frame[-4:] == struct.pack("=I", 0x46505845)
 
 
@@ -158,10 +160,10 @@ def test_frame_goes_back_unchanged() -> None:
     registers = Registers(rip=CODE, rsp=STACK_TOP, eflags=0x202, cs=0x33, ss=0x2B, fs_base=77, rax=5, r15=15, rcx=9)
     registers.orig_rax = (1 << 64) - 1
     _entry, address, frame = frame_for(registers, altstack=(DATA, 0, 8192))
-    context = parse_frame(reader(address, frame), returning(address, registers))
+    context = parse_frame(reader(address, frame), returning(address, registers), LAYOUT)
     assert context.registers.to_bytes() == registers.to_bytes()
     assert (context.sigmask, context.altstack) == (0x1234, (DATA, 0, 8192))
-    assert context.xstate == xstate.reset_area()
+    assert context.xstate == xstate.reset_area(LAYOUT)
 
 
 def test_hostile_frame_gets_no_privileged_selector_or_flag() -> None:
@@ -170,7 +172,7 @@ def test_hostile_frame_gets_no_privileged_selector_or_flag() -> None:
     hostile = bytearray(frame)
     struct.pack_into("=Q", hostile, 48 + 17 * 8, (1 << 64) - 1)  # eflags
     struct.pack_into("=HHHH", hostile, 48 + 18 * 8, 0x10, 0x18, 0x20, 0x28)  # cs gs fs ss
-    restored = parse_frame(reader(address, bytes(hostile)), returning(address, registers)).registers
+    restored = parse_frame(reader(address, bytes(hostile)), returning(address, registers), LAYOUT).registers
     assert (restored.cs, restored.ss, restored.fs, restored.gs) == (0x33, 0x2B, 0, 0)
     assert restored.eflags == 0x202 | 0x50DD5
 
@@ -180,7 +182,7 @@ def test_unreadable_frame_is_a_fault(length: int) -> None:
     registers = Registers(rsp=STACK_TOP)
     _entry, address, frame = frame_for(registers)
     with pytest.raises(FrameFault):
-        parse_frame(reader(address, frame[:length]), returning(address, registers))
+        parse_frame(reader(address, frame[:length]), returning(address, registers), LAYOUT)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +194,12 @@ def test_extended_state_that_hardware_refuses_is_a_fault(offset: int, fmt: str, 
     hostile = bytearray(frame)
     struct.pack_into(fmt, hostile, len(frame) - SIZE - 4 + offset, value)
     with pytest.raises(FrameFault):
-        parse_frame(reader(address, bytes(hostile)), returning(address, registers))
+        parse_frame(reader(address, bytes(hostile)), returning(address, registers), LAYOUT)
 
 
 def test_frame_without_magic_restores_x87_and_sse_only() -> None:
     registers = Registers(rsp=STACK_TOP)
-    area = bytearray(xstate.reset_area())
+    area = bytearray(xstate.reset_area(LAYOUT))
     area[512] |= 4
     area[160:162], area[576:578] = b"lo", b"hi"
     _entry, address, frame = build_frame(
@@ -211,10 +213,11 @@ def test_frame_without_magic_restores_x87_and_sse_only() -> None:
         sigmask=0,
         altstack=NO_ALTSTACK,
         stack_top=STACK_TOP,
+        layout=LAYOUT,
     )
     spoilt = frame[:-4] + bytes(4)
     for data, upper in ((frame, b"hi"), (spoilt, bytes(2))):
-        state = parse_frame(reader(address, data), returning(address, registers)).xstate
+        state = parse_frame(reader(address, data), returning(address, registers), LAYOUT).xstate
         assert (state[160:162], state[576:578]) == (b"lo", upper)
 
 
@@ -223,7 +226,9 @@ def test_frame_without_extended_state_resets_it() -> None:
     _entry, address, frame = frame_for(registers)
     cleared = bytearray(frame)
     struct.pack_into("=Q", cleared, 8 + 40 + 184, 0)
-    assert parse_frame(reader(address, bytes(cleared)), returning(address, registers)).xstate == xstate.reset_area()
+    assert parse_frame(
+        reader(address, bytes(cleared)), returning(address, registers), LAYOUT
+    ).xstate == xstate.reset_area(LAYOUT)
 
 
 def test_random_frames_never_break_the_parser() -> None:
@@ -233,10 +238,10 @@ def test_random_frames_never_break_the_parser() -> None:
         noise = os.urandom(len(frame))
         hostile = bytes(a if n & 31 else b for a, b, n in zip(frame, noise, reversed(noise), strict=True))
         try:
-            context = parse_frame(reader(address, hostile), returning(address, registers))
+            context = parse_frame(reader(address, hostile), returning(address, registers), LAYOUT)
         except FrameFault:
             continue
-        assert xstate.validate(context.xstate), seed
+        assert xstate.validate(context.xstate, LAYOUT), seed
 
 
 def test_alternate_stack_is_used_once() -> None:
@@ -283,15 +288,16 @@ def test_handler_and_sigreturn_on_a_real_tracee(platform: PtracePlatform, driver
         sigmask=0,
         altstack=NO_ALTSTACK,
         stack_top=stack_top(before.rsp, SA_FLAGS, NO_ALTSTACK),
+        layout=LAYOUT,
     )
     assert task.space.write(address, frame) == len(frame)
     task.set_registers(entry)
-    task.set_xstate(xstate.reset_area())
+    task.set_xstate(xstate.reset_area(LAYOUT))
     task.resume()
     event = driver.event(task)
     assert (event.kind, event.number) == (EventKind.SYSCALL, RT_SIGRETURN)
     assert task.get_xstate()[272:280] == bytes(8)
-    context = parse_frame(task.space.read, task.get_registers())
+    context = parse_frame(task.space.read, task.get_registers(), LAYOUT)
     task.set_registers(context.registers)
     task.set_xstate(context.xstate)
     task.resume()
@@ -305,7 +311,7 @@ def test_handler_and_sigreturn_on_a_real_tracee(platform: PtracePlatform, driver
 
 def test_layout_is_what_ptrace_uses(platform: PtracePlatform) -> None:
     (features,) = struct.unpack_from("=Q", platform.create_task().get_xstate(), 464)
-    assert features & ~(1 << 18) == xstate.host_layout().features
+    assert features & ~(1 << 18) == LAYOUT.features
 
 
 def test_hwcap_is_cpuid_1_edx() -> None:
