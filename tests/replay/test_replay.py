@@ -37,12 +37,13 @@ def test_a_fresh_trace_replays(name: str, tmp_path: pathlib.Path) -> None:
         assert {r.process for r in replay_trace(trace)} == PROCESSES[GOLDEN[name][0]]
 
 
-def test_replay_starts_no_process(tmp_path: pathlib.Path) -> None:
-    """A replay forks nothing and traces nothing: it passes where both are forbidden."""
+def test_replay_starts_no_process_and_does_not_look_at_its_cpu(tmp_path: pathlib.Path) -> None:
+    """A replay forks nothing, traces nothing and is the same on every CPU: it passes where all that is forbidden."""
     program = (
-        "import os, sys, greenroom.supervisor.traces as traces\n"
-        "def forbidden(*_): raise SystemExit('a replay started a process')\n"
-        "os.fork = os.posix_spawn = os.execve = forbidden\n"
+        "import os, sys, greenroom.platform.x86_64.instructions as cpu\n"
+        "def forbidden(*_): raise SystemExit('a replay started a process, or looked at its CPU')\n"
+        "os.fork = os.posix_spawn = os.execve = cpu.cpuid = cpu.xgetbv = forbidden\n"
+        "import greenroom.supervisor.traces as traces\n"
         f"sys.exit(len(traces.replay_trace(open({str(HERE / 'pipeline.grt')!r}, 'rb'))) - 1)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False)
