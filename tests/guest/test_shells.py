@@ -27,7 +27,7 @@ _PORTABLE = {
     "trap-signal": "trap 'echo got TERM' TERM; kill -TERM $$; echo after; trap - TERM; kill -TERM $$; echo not reached",
     "trap-ignore": "trap '' INT TERM; kill -INT $$; sh -c 'kill -TERM $$; echo ignored is inherited'; echo alive",
     "trap-in-wait": "trap 'echo usr1' USR1; (sleep 0.2; kill -USR1 $$; sleep 0.3) & wait; echo $?; wait; echo $?",
-    "background": "for i in 3 1 2; do (sleep 0.$i; echo $i) & done; wait; echo done",
+    "background": "for i in 9 1 5; do (sleep 0.$i; echo $i) & done; wait; echo done",
     "wait-status": "(exit 5) & a=$!; sh -c 'kill -9 $$' & b=$!; sleep 0.2; wait $a; echo $?; wait $b; echo $?; wait 99999; echo $?",
     "kill-background": "sleep 100 & sleep 0.1; kill $!; sleep 0.1; wait $!; echo $?; sleep 100 & kill -KILL $!; sleep 0.2; wait $!; echo $?",
     "kill-errors": "kill -0 $$; echo $?; kill -0 99999; echo $?; kill -l | head -c 20; kill -FOO $$; echo $?",
