@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -104,7 +103,7 @@ def test_a_closed_stream_is_closed_in_the_program(service: Service) -> None:
 
 @pytest.mark.parametrize(("signo", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_signals_are_passed_on(service: Service, signo: int, status: int) -> None:
-    with service.start("run", "--", sys.executable, "-I", "-c", _RESTORES_SIGNALS) as process:
+    with service.start("run", "--", "/usr/bin/python3", "-I", "-c", _RESTORES_SIGNALS) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signo)

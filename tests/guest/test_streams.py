@@ -218,7 +218,8 @@ def test_quit_key_reaches_the_guest(terminal: Callable[..., Terminal]) -> None:
     guest = terminal(
         "python3",
         "-c",
-        "import signal, sys; signal.signal(3, lambda *a: sys.exit(5)); print('ready', flush=True); signal.pause()",
+        "import signal, sys, time; signal.signal(3, lambda *a: sys.exit(5)); print('ready', flush=True)\n"
+        "while True: time.sleep(0.1)",  # not pause(): the signal may come before it
     )
     guest.expect(b"ready\n")
     guest.type(b"\x1c")
@@ -270,8 +271,8 @@ def test_job_control_of_interactive_bash_works(terminal: Callable[..., Terminal]
 
 def test_window_change_reaches_the_guest(terminal: Callable[..., Terminal]) -> None:
     guest = terminal(
-        "python3", "-c", "import os, signal; signal.signal(signal.SIGWINCH, lambda *a: os.write(1, repr(os.get_terminal_size()).encode()));"
-        "print('ready', flush=True)\nwhile True: signal.pause()"
+        "python3", "-c", "import os, signal, time; signal.signal(signal.SIGWINCH, lambda *a: os.write(1, repr(os.get_terminal_size()).encode()));"
+        "print('ready', flush=True)\nwhile True: time.sleep(0.1)"
     )  # fmt: skip
     guest.expect(b"ready\n")
     guest.resize(40, 123)
