@@ -112,10 +112,9 @@ def resolution_ns(key: ClockKey) -> int:
 
 def read(worker: Worker, key: ClockKey) -> int:
     """Return the clock's time in ns."""
-    clock = key.clock
-    if clock in _REALTIME:
+    if is_realtime(key):
         return worker.clock.realtime_ns()
-    if clock in _CPU:
+    if is_cpu(key):
         return _cpu_ns(worker, key)
     return worker.clock.monotonic_ns()
 

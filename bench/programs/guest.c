@@ -274,12 +274,11 @@ static int spawn_once(void)
 /* -- computing ----------------------------------------------------------------------------------------------------- */
 
 enum { SPINS = 10000000 };
-static long spins = SPINS;
 
-static void *spin(void *unused)
+static void *spin(void *turns)
 {
 	uint64_t state = 88172645463325252u;
-	for (long i = 0; i < spins; i++) {
+	for (intptr_t i = 0; i < (intptr_t)turns; i++) {
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
@@ -289,32 +288,30 @@ static void *spin(void *unused)
 
 static int spin_once(void)
 {
-	volatile uintptr_t sink = (uintptr_t)spin(NULL);
+	volatile uintptr_t sink = (uintptr_t)spin((void *)(intptr_t)SPINS);
 	(void)sink;
 	return 0;
 }
 
-static int spin_long(void)
+static int spin_twice(intptr_t turns)
 {
-	spins = 10 * SPINS;
-	return 0;
-}
-
-static int spin_short(void)
-{
-	spins = SPINS;
+	pthread_t threads[2];
+	for (int i = 0; i < 2; i++)
+		if ((errno = pthread_create(&threads[i], NULL, spin, (void *)turns)))
+			return fail("pthread_create");
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
 	return 0;
 }
 
 static int spin_twice_once(void)
 {
-	pthread_t threads[2];
-	for (int i = 0; i < 2; i++)
-		if ((errno = pthread_create(&threads[i], NULL, spin, NULL)))
-			return fail("pthread_create");
-	for (int i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
-	return 0;
+	return spin_twice(SPINS);
+}
+
+static int spin_long_twice_once(void)
+{
+	return spin_twice(10 * SPINS);
 }
 
 /* -- many of a kind: each makes COUNT, uses each where that means something, and removes them ------------------------ */
@@ -469,7 +466,7 @@ static const struct operation {
 	{"spawn", spawn_once, NULL, NULL},
 	{"spin", spin_once, NULL, NULL},
 	{"spin-twice", spin_twice_once, NULL, NULL},
-	{"spin-long-twice", spin_twice_once, spin_long, spin_short},
+	{"spin-long-twice", spin_long_twice_once, NULL, NULL},
 };
 
 static const struct {

@@ -66,9 +66,8 @@ class FeatureSet(NamedTuple):
 @functools.cache
 def host_features() -> FeatureSet:
     """Return the features of this host."""
-    layout = host_layout()
-    components = tuple((number, *place) for number, place in sorted(layout.components.items()))
-    return FeatureSet(flags=_cpuinfo_flags() & USER_FLAGS, xfeatures=layout.features, xstate_layout=components)
+    features, _size, components = host_layout().plain()
+    return FeatureSet(flags=_cpuinfo_flags() & USER_FLAGS, xfeatures=features, xstate_layout=components)
 
 
 def _cpuinfo_flags() -> frozenset[str]:

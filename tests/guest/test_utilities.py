@@ -152,3 +152,9 @@ def test_environment_is_inherited(placement: str, tmp_path: Path) -> None:
     own = replacing((rb"^(PWD|OLDPWD|_|SHLVL)=.*\n", b""))
     case = Case(("/usr/bin/env",), env=(("ODD", "a=b c\nd"), ("EMPTY", "")), normalise=own)
     check_same(case, placement, tmp_path)
+
+
+def test_init_has_the_usual_policy_and_nice_value(placement: str) -> None:
+    """Natively they are what its starter has chosen, so conform_time does not show them."""
+    text = "import os; print(os.sched_getscheduler(1), os.getpriority(os.PRIO_PROCESS, 1))"
+    assert in_sandbox(Case(("/usr/bin/python3", "-c", text)), placement).stdout == b"0 0\n"

@@ -15,7 +15,6 @@ static void on_fault(int signo, siginfo_t *info, void *context)
 	siglongjmp(back, signo);
 }
 
-/* A CPU with protection keys has memory that can be executed and not read. The one that a sandbox shows has none. */
 static void touch(const char *what, volatile char *address, int write)
 {
 	int signo = sigsetjmp(back, 1);
@@ -24,8 +23,6 @@ static void touch(const char *what, volatile char *address, int write)
 			*address = 1;
 		else
 			(void)*address;
-	}
-	if (signo == 0 || seen.si_code == SEGV_PKUERR) {
 		printf("%s: ok\n", what);
 	} else {
 		printf("%s: signal %d code %d address %s\n", what, signo, seen.si_code,

@@ -23,7 +23,9 @@ def test_program_prints_what_it_prints_natively(name: str, make_platform: type[P
     native = _run([program], tmp_path)
     options = ("--platform", make_platform.name, *AS_CALLER)
     ours = _run([_GREENROOM, "run", "--cwd", "/tmp", *options, "--", program], tmp_path)
-    assert ours.stdout.splitlines() == native.stdout.splitlines()
+    # A CPU with protection keys has memory that can be executed and not read. The one that a sandbox shows has none.
+    expected = native.stdout.replace("read executable: signal 11 code 4 address right", "read executable: ok")
+    assert ours.stdout.splitlines() == expected.splitlines()
     assert ours.stderr == native.stderr
 
 
