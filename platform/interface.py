@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import abc
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mypy_extensions import mypyc_attr, trait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +44,9 @@ __all__ = [
 ]
 
 #: First address that no guest mapping may reach (exclusive upper bound of guest addresses).
-GUEST_TOP = 0x7FFF_FFFF_D000
+GUEST_TOP: Final = 0x7FFF_FFFF_D000
 #: Address of the stub page, the same in every address space.
-STUB_ADDRESS = 0x7FFF_FFFF_D000
+STUB_ADDRESS: Final = 0x7FFF_FFFF_D000
 
 
 class HostTaskDied(Exception):
@@ -68,12 +70,13 @@ class Event(NamedTuple):
     """One report of one host task, which is stopped (or, for EXITED, gone)."""
 
     kind: EventKind
-    task: HostTask
+    task: "HostTask"  # noqa: UP037  # evaluated when it is compiled
     number: int = 0
-    args: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
+    args: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
     siginfo: bytes = b""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AddressSpace(abc.ABC):
     """One host address space, shared by the host tasks that were cloned with shared memory.
 
@@ -95,6 +98,7 @@ class AddressSpace(abc.ABC):
         """
 
 
+@trait
 class HostTask(abc.ABC):
     """One host thread that runs the code of one guest task."""
 
@@ -199,6 +203,7 @@ class HostTask(abc.ABC):
         """
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Platform(abc.ABC):
     """Creates host tasks and reports their events. All calls from one host thread only."""
 

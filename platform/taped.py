@@ -8,7 +8,7 @@ since they are what the caller sees.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .interface import AddressSpace, Event, EventKind, HostTask, HostTaskDied, Platform
 from .x86_64.registers import Registers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TapedPlatform"]
 
 #: Stands for HostTaskDied among the errnos of a trace: an errno that Linux never gives.
-_DIED = 4095
+_DIED: Final = 4095
 
 
 def _call(tape: Tape, port: str, method: str, arguments: tuple[Any, ...], run: Callable[[], Any]) -> Any:
@@ -45,15 +45,19 @@ class _TapedSpace(AddressSpace):
     def __init__(self, platform: TapedPlatform, number: int, real: AddressSpace | None) -> None:
         self._tape = platform.tape
         self._port = f"space:{number}"
-        self._real: Any = real
+        self._behind: Any = real
 
     def read(self, address: int, length: int) -> bytes:
-        data: bytes = _call(self._tape, self._port, "read", (address, length), lambda: self._real.read(address, length))
+        data: bytes = _call(
+            self._tape, self._port, "read", (address, length), lambda: self._behind.read(address, length)
+        )
         return data
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> int:
         plain = bytes(data)
-        count: int = _call(self._tape, self._port, "write", (address, plain), lambda: self._real.write(address, plain))
+        count: int = _call(
+            self._tape, self._port, "write", (address, plain), lambda: self._behind.write(address, plain)
+        )
         return count
 
 
@@ -62,39 +66,39 @@ class _TapedTask(HostTask):
         self._platform = platform
         self._number = number
         self._port = f"task:{number}"
-        self._real: Any = real
+        self._behind: Any = real
         self.space = space
         self.owner = None
-        self.host_tid = self._ask("host_tid", lambda: self._real.host_tid)
+        self.host_tid = self._ask("host_tid", lambda: self._behind.host_tid)
 
     def _ask(self, method: str, run: Callable[[], Any], *arguments: Any) -> Any:
         return _call(self._platform.tape, self._port, method, arguments, run)
 
     def resume(self) -> None:
-        self._ask("resume", lambda: self._real.resume())
+        self._ask("resume", lambda: self._behind.resume())
 
     def resume_with(self, result: int) -> None:
-        self._ask("resume_with", lambda: self._real.resume_with(result), result)
+        self._ask("resume_with", lambda: self._behind.resume_with(result), result)
 
     def interrupt(self) -> None:
-        self._ask("interrupt", lambda: self._real.interrupt())
+        self._ask("interrupt", lambda: self._behind.interrupt())
 
     def kill(self) -> None:
-        self._ask("kill", lambda: self._real.kill())
-        self._platform.forget(self._number, self._real)
+        self._ask("kill", lambda: self._behind.kill())
+        self._platform.forget(self._number, self._behind)
 
     def get_registers(self) -> Registers:
-        return Registers.from_bytes(self._ask("get_registers", lambda: self._real.get_registers().to_bytes()))
+        return Registers.from_bytes(self._ask("get_registers", lambda: self._behind.get_registers().to_bytes()))
 
     def set_registers(self, registers: Registers) -> None:
-        self._ask("set_registers", lambda: self._real.set_registers(registers), registers.to_bytes())
+        self._ask("set_registers", lambda: self._behind.set_registers(registers), registers.to_bytes())
 
     def get_xstate(self) -> bytes:
-        area: bytes = self._ask("get_xstate", lambda: self._real.get_xstate())
+        area: bytes = self._ask("get_xstate", lambda: self._behind.get_xstate())
         return area
 
     def set_xstate(self, area: bytes) -> None:
-        self._ask("set_xstate", lambda: self._real.set_xstate(area), area)
+        self._ask("set_xstate", lambda: self._behind.set_xstate(area), area)
 
     def mmap(
         self,
@@ -108,24 +112,24 @@ class _TapedTask(HostTask):
         natural: bool = False,
     ) -> None:
         arguments = (address, length, prot, flags, host_fd, offset)
-        self._ask("mmap", lambda: self._real.mmap(*arguments, natural=natural), *arguments, natural)
+        self._ask("mmap", lambda: self._behind.mmap(*arguments, natural=natural), *arguments, natural)
 
     def munmap(self, address: int, length: int) -> None:
-        self._ask("munmap", lambda: self._real.munmap(address, length), address, length)
+        self._ask("munmap", lambda: self._behind.munmap(address, length), address, length)
 
     def mprotect(self, address: int, length: int, prot: int) -> None:
-        self._ask("mprotect", lambda: self._real.mprotect(address, length, prot), address, length, prot)
+        self._ask("mprotect", lambda: self._behind.mprotect(address, length, prot), address, length, prot)
 
     def madvise(self, address: int, length: int, advice: int) -> None:
-        self._ask("madvise", lambda: self._real.madvise(address, length, advice), address, length, advice)
+        self._ask("madvise", lambda: self._behind.madvise(address, length, advice), address, length, advice)
 
     def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:
         arguments = (old, old_length, new, new_length)
-        self._ask("mremap", lambda: self._real.mremap(*arguments), *arguments)
+        self._ask("mremap", lambda: self._behind.mremap(*arguments), *arguments)
 
     def clone(self, *, share_memory: bool) -> HostTask:
         made: list[HostTask] = []
-        self._ask("clone", lambda: made.append(self._real.clone(share_memory=share_memory)), share_memory)
+        self._ask("clone", lambda: made.append(self._behind.clone(share_memory=share_memory)), share_memory)
         space = self.space if share_memory else None
         return self._platform.adopt(made[0] if made else None, space)
 
@@ -135,9 +139,9 @@ class TapedPlatform(Platform):
 
     def __init__(self, tape: Tape, real: Platform | None) -> None:
         self.tape = tape
-        self._real: Any = real
-        self.name = tape.call("platform", "name", (), lambda: self._real.name)
-        self.mmap_base = tape.call("platform", "mmap_base", (), lambda: self._real.mmap_base)
+        self._behind: Any = real
+        self.name = tape.call("platform", "name", (), lambda: self._behind.name)
+        self.mmap_base = tape.call("platform", "mmap_base", (), lambda: self._behind.mmap_base)
         self._tasks: dict[int, _TapedTask] = {}
         #: Number of each real task, for its events.
         self._numbers: dict[int, int] = {}
@@ -147,11 +151,11 @@ class TapedPlatform(Platform):
         """Nothing: what is recorded has been started."""
 
     def close(self) -> None:
-        if self._real is not None:
-            self._real.close()
+        if self._behind is not None:
+            self._behind.close()
 
     def filenos(self) -> Sequence[int]:
-        filenos: Sequence[int] = self.tape.call("platform", "filenos", (), lambda: list(self._real.filenos()))
+        filenos: Sequence[int] = self.tape.call("platform", "filenos", (), lambda: list(self._behind.filenos()))
         return filenos
 
     def poll(self, fileno: int) -> list[Event]:
@@ -165,13 +169,13 @@ class TapedPlatform(Platform):
     def _poll_real(self, fileno: int) -> list[tuple[int, int, int, tuple[int, ...], bytes]]:
         return [
             (int(e.kind), self._numbers[id(e.task)], e.number, e.args, e.siginfo)
-            for e in self._real.poll(fileno)
+            for e in self._behind.poll(fileno)
             if id(e.task) in self._numbers
         ]
 
     def create_task(self) -> HostTask:
         made: list[HostTask] = []
-        self.tape.call("platform", "create_task", (), lambda: made.append(self._real.create_task()))
+        self.tape.call("platform", "create_task", (), lambda: made.append(self._behind.create_task()))
         return self.adopt(made[0] if made else None, None)
 
     def adopt(self, real: HostTask | None, space: AddressSpace | None) -> HostTask:

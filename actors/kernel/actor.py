@@ -9,7 +9,7 @@ workers' clocks through Timekeeper, and MountNamespace; tells the supervisor Pro
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ...config.logging import get_logger
 from ...messages import kernel as messages
@@ -33,8 +33,8 @@ __all__ = ["Kernel"]
 log = get_logger(__name__)
 
 #: The one mount namespace of a sandbox.
-MOUNT_NAMESPACE = "mount_namespace:1"
-SIGKILL = 9
+MOUNT_NAMESPACE: Final = "mount_namespace:1"
+SIGKILL: Final = 9
 
 
 class Kernel(Actor):

@@ -8,7 +8,7 @@ can before it changes anything, and goes the other way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
@@ -26,7 +26,7 @@ __all__ = ["Checkpoint", "Stopwatch", "collect", "restore", "unpack_parts"]
 
 log = get_logger(__name__)
 
-_REQUIRED = ("kernel", "task_set", "mounts", "clocks", "cpu")
+_REQUIRED: Final = ("kernel", "task_set", "mounts", "clocks", "cpu")
 
 
 class Stopwatch:
@@ -110,7 +110,7 @@ def collect(mounts: str, message: messages.SaveTo, own: dict[str, Any], cpu: Cpu
     return parts
 
 
-_CLOCK_FIELDS = ("monotonic_ns", "realtime_ns", "boot_realtime_ns", "realtime_offset_ns")
+_CLOCK_FIELDS: Final = ("monotonic_ns", "realtime_ns", "boot_realtime_ns", "realtime_offset_ns")
 
 
 # -- loading ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Owned by Kernel; plain data that is saved as it is.
 from __future__ import annotations
 
 from dataclasses import asdict, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ...messages.base import owned
 from ...messages.mount_namespace import Credentials
@@ -16,14 +16,20 @@ from ..runtime.actor import Refused
 
 __all__ = ["CpuFeatures", "Identity", "Numbers", "SupervisorContext"]
 
-SYSNAME = "Linux"
-MACHINE = "x86_64"
+SYSNAME: Final = "Linux"
+MACHINE: Final = "x86_64"
 #: Bytes of a host or domain name (__NEW_UTS_LEN).
-MAX_UTS_NAME = 64
+MAX_UTS_NAME: Final = 64
 #: Inode numbers of the initial namespaces (include/linux/proc_ns.h), as /proc/PID/ns shows them.
-NAMESPACE_INODES = {"uts": 0xEFFFFFFE, "ipc": 0xEFFFFFFF, "user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
-ALL_CAPABILITIES = (1 << 41) - 1
-_COOKIE_MASK = 0xFFFF_FFFF
+NAMESPACE_INODES: Final = {
+    "uts": 0xEFFFFFFE,
+    "ipc": 0xEFFFFFFF,
+    "user": 0xEFFFFFFD,
+    "pid": 0xEFFFFFFC,
+    "cgroup": 0xEFFFFFFB,
+}
+ALL_CAPABILITIES: Final = (1 << 41) - 1
+_COOKIE_MASK: Final = 0xFFFF_FFFF
 
 
 class CpuFeatures(NamedTuple):

@@ -8,12 +8,13 @@ last one ended, so that a replay finds the same.
 from __future__ import annotations
 
 from errno import EADDRINUSE
+from typing import Final
 
 __all__ = ["PortManager"]
 
-_FIRST = -(1 << 31)
+_FIRST: Final = -(1 << 31)
 #: Numbers from -4096 up are left free, as in Linux.
-_END = -4096
+_END: Final = -4096
 
 
 class PortManager:

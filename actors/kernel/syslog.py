@@ -7,12 +7,13 @@ log is the same at every boot of the same sandbox: its choice and its times come
 from __future__ import annotations
 
 import random
+from typing import Final
 
 __all__ = ["make_log"]
 
-_OPENING = "Starting greenroom..."
-_CLOSING = "Ready for the show."
-_LINES = (
+_OPENING: Final = "Starting greenroom..."
+_CLOSING: Final = "Ready for the show."
+_LINES: Final = (
     "Dimming the house lights...",
     "Checking the props: one pipe, one socket, one fork...",
     "Prompter found the missing semicolon",
@@ -27,9 +28,9 @@ _LINES = (
     "Checking naughty and nice process list...",
 )
 #: Of how many lines the log tells.
-_LINE_COUNT = 6
+_LINE_COUNT: Final = 6
 #: Linux's KERN_INFO.
-_LEVEL = 6
+_LEVEL: Final = 6
 
 
 def make_log(sandbox: str) -> bytes:

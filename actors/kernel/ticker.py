@@ -6,7 +6,7 @@ Linux counterpart: the periodic tick (run_posix_cpu_timers); the reference is ke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import CPU_TICK_HZ
 from ...messages.thread_group import CpuTick
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CpuClockTicker"]
 
-_PERIOD_NS = 1_000_000_000 // CPU_TICK_HZ
+_PERIOD_NS: Final = 1_000_000_000 // CPU_TICK_HZ
 
 
 class CpuClockTicker:

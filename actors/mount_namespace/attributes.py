@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from errno import EACCES, EINVAL, EISDIR, EOPNOTSUPP, EPERM, EROFS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import StatusReply
 from .errors import MagicLinkMet, fail
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["change_attributes", "touch_atime"]
 
-_FORMAT = 0o170000
-_DAY_NS = 24 * 3600 * 1_000_000_000
-_NOW = -1
+_FORMAT: Final = 0o170000
+_DAY_NS: Final = 24 * 3600 * 1_000_000_000
+_NOW: Final = -1
 #: chown(2)'s "leave it": the call still takes set-id bits away, so it is not the same as a field that is None.
-_KEEP = (None, -1, 0xFFFFFFFF)
+_KEEP: Final = (None, -1, 0xFFFFFFFF)
 
 
 def touch_atime(mount: Mount, inode: Inode) -> None:

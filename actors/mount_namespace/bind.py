@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import ENOENT, ENOTDIR, EPERM
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .errors import fail
 from .file_data import KEPT_FLAGS
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BindFileSystem"]
 
-_FORMAT = 0o170000
-_RENAME_EXCHANGE = 2
+_FORMAT: Final = 0o170000
+_RENAME_EXCHANGE: Final = 2
 
 
 class BindDentry(Dentry):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .bind import BindDentry
 from .inode import NO_CHILDREN
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_tree", "entries_below"]
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 
 
 def entries_below(directory: Dentry) -> Iterator[Dentry]:

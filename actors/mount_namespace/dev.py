@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .inode import Dentry
 from .tmpfs import TmpFs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DevPts", "DevTmpFs"]
 
-_NODES = (
+_NODES: Final = (
     (b"null", 0o666, 1, 3),
     (b"zero", 0o666, 1, 5),
     (b"full", 0o666, 1, 7),
@@ -30,15 +30,15 @@ _NODES = (
     (b"console", 0o600, 5, 1),
     (b"ptmx", 0o666, 5, 2),
 )
-_LINKS = (
+_LINKS: Final = (
     (b"fd", b"/proc/self/fd"),
     (b"stdin", b"/proc/self/fd/0"),
     (b"stdout", b"/proc/self/fd/1"),
     (b"stderr", b"/proc/self/fd/2"),
 )
-_DIRECTORIES = ((b"shm", 0o1777), (b"pts", 0o755), (b"mqueue", 0o1777))
-_TTY_GROUP = 5
-_PTS_MAJOR = 136
+_DIRECTORIES: Final = ((b"shm", 0o1777), (b"pts", 0o755), (b"mqueue", 0o1777))
+_TTY_GROUP: Final = 5
+_PTS_MAJOR: Final = 136
 
 
 class DevTmpFs(TmpFs):

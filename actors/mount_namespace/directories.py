@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from errno import EINVAL, ENOENT, ENOTDIR
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import (
     ENTRY_NAME_OFFSET,
@@ -29,10 +29,10 @@ from .errors import fail
 
 __all__ = ["read_directory"]
 
-_FORMAT = 0o170000
-_DT_DIR = 4
+_FORMAT: Final = 0o170000
+_DT_DIR: Final = 4
 #: Nobody in particular: listing needs no permission after open.
-_NOBODY = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=0, tgid=0, tid=0)
+_NOBODY: Final = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=0, tgid=0, tid=0)
 
 
 def read_directory(tree: Tree, request: ReadDirectory) -> DirectoryEntries:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import OrderedDict
 from errno import EMFILE, ENFILE, ENOSPC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_MEMFDS, MAX_PARKED_FILE_BYTES
 from .errors import fail
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_FLAGS", "DataStore", "FileData", "without_privileges"]
 
-_PAGE_BYTES = 4096
+_PAGE_BYTES: Final = 4096
 
 
 class FileData:
@@ -239,4 +239,4 @@ def _data(inode: Inode) -> FileData:
 
 
 #: Flags of open(2) that stay with the open file description of a regular file.
-KEPT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC
+KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_SYNC | os.O_DSYNC

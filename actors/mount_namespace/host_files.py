@@ -16,6 +16,7 @@ import select
 import stat
 import struct
 import time
+from typing import Final
 
 __all__ = ["HostFiles", "HostStatus"]
 
@@ -24,13 +25,13 @@ HostStatus = tuple[int, ...]
 S_MODE, S_INO, S_DEV, S_NLINK, S_UID, S_GID, S_RDEV = range(7)
 S_SIZE, S_BLKSIZE, S_BLOCKS, S_ATIME, S_MTIME, S_CTIME = range(7, 13)
 
-_CLOCK_REALTIME_COARSE = 5
+_CLOCK_REALTIME_COARSE: Final = 5
 _SYS_OPENAT2, _SYS_GETDENTS64 = 437, 217
 #: Bytes of a directory that one host call gives.
-_LISTING_BYTES = 1 << 16
+_LISTING_BYTES: Final = 1 << 16
 #: struct linux_dirent64: inode number, length and DT_*; where the name begins.
 _unpack_entry = struct.Struct("<Q8xHB").unpack_from
-_NAME_OFFSET = 19
+_NAME_OFFSET: Final = 19
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)

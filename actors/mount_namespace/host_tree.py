@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from errno import EPERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_HOST_DIRECTORIES
 from .host_files import S_MODE
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostTree", "join"]
 
-_DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_DIRECTORY_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def join(directory: bytes, name: bytes) -> bytes:

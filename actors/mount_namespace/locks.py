@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from errno import EDEADLK, EINVAL, ENOLCK, EOVERFLOW
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...config.limits import MAX_LOCKS
 from ...messages.mount_namespace import LockHeld
@@ -23,7 +23,7 @@ __all__ = ["F_RDLCK", "F_UNLCK", "F_WRLCK", "Lock", "LockTable"]
 
 F_RDLCK, F_WRLCK, F_UNLCK = 0, 1, 2
 #: End of a range that goes to the end of the file, whatever its size.
-_INFINITY = (1 << 63) - 1
+_INFINITY: Final = (1 << 63) - 1
 
 
 class Lock(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import Credentials, HandleOpened
 from .bind import BindFileSystem
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["KERNEL", "make", "mount", "set_up", "unmount"]
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 _MS_REMOUNT, _MS_BIND, _MS_MOVE, _MS_REC, _MS_SILENT = 32, 4096, 8192, 16384, 32768
-_MS_PROPAGATION = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20
+_MS_PROPAGATION: Final = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20
 _MNT_FORCE, _MNT_DETACH, _MNT_EXPIRE, _UMOUNT_NOFOLLOW = 1, 2, 4, 8
 #: The kernel itself: may everything.
-KERNEL = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=(1 << 64) - 1, tgid=0, tid=0)
-_SHARED_MEMORY_DIRECTORIES = (b"/tmp", b"/dev/shm", b"/var/tmp")
+KERNEL: Final = Credentials(fsuid=0, fsgid=0, groups=(), capabilities=(1 << 64) - 1, tgid=0, tid=0)
+_SHARED_MEMORY_DIRECTORIES: Final = (b"/tmp", b"/dev/shm", b"/var/tmp")
 
 
 # -- set-up -----------------------------------------------------------------------------------------------------

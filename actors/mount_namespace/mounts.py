@@ -7,7 +7,7 @@ The mounts of the sandbox's set-up are locked: the guest cannot unmount them to 
 from __future__ import annotations
 
 from errno import EBUSY, EINVAL, ENOSPC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_MOUNTS
 from .errors import fail
@@ -23,9 +23,11 @@ __all__ = ["MS_NODEV", "MS_NOEXEC", "MS_NOSUID", "MS_RDONLY", "Mount", "MountTab
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_NOATIME, MS_NODIRATIME, MS_RELATIME, MS_NOSYMFOLLOW = 1024, 2048, 1 << 21, 256
 #: Flags that belong to a mount and not to an operation.
-MOUNT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
+MOUNT_FLAGS: Final = (
+    MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
+)
 
-_FLAG_NAMES = (
+_FLAG_NAMES: Final = (
     (MS_NOSUID, b"nosuid"),
     (MS_NODEV, b"nodev"),
     (MS_NOEXEC, b"noexec"),

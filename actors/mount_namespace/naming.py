@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, EMLINK, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EROFS, EXDEV
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import NameRemoved
 from .errors import MagicLinkMet, fail
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["link", "make_node", "rename", "symlink", "unlink"]
 
-_FORMAT = 0o170000
-_NODE_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+_FORMAT: Final = 0o170000
+_NODE_KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
-_DOTS = (b".", b"..", b"/")
-_LINK_MAX = 65000
+_DOTS: Final = (b".", b"..", b"/")
+_LINK_MAX: Final = 65000
 
 
 def _inode(dentry: Dentry) -> Inode:

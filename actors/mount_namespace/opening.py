@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import Opened, StatusReply
 from .errors import MagicLinkMet, NameMissing, fail
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["open_path"]
 
-_FORMAT = 0o170000
-_O_TMPFILE_BIT = os.O_TMPFILE & ~os.O_DIRECTORY
-_WANT = (READ, WRITE, READ | WRITE, READ | WRITE)
-_CHANGES = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT
+_FORMAT: Final = 0o170000
+_O_TMPFILE_BIT: Final = os.O_TMPFILE & ~os.O_DIRECTORY
+_WANT: Final = (READ, WRITE, READ | WRITE, READ | WRITE)
+_CHANGES: Final = os.O_ACCMODE | os.O_TRUNC | os.O_CREAT
 #: What is said of the attributes where no lease is given.
-_UNKNOWN = StatusReply(status=b"", magic="", proc_pid=0, rest=b"")
+_UNKNOWN: Final = StatusReply(status=b"", magic="", proc_pid=0, rest=b"")
 
 
 def open_path(tree: Tree, request: Open, give: Callable[[int], int]) -> Opened:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EACCES, ENOENT, ENOTDIR
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .errors import fail
 from .file_data import FileData
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlay", "lower_ino", "take_status"]
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 #: Inode numbers: the host's for the device of the lower root; above this the other devices', then those made here.
 _DEVICE_SHIFT, _DEVICE_MASK = 48, (1 << 48) - 1
-_FIRST_UPPER_INO = 1 << 62
+_FIRST_UPPER_INO: Final = 1 << 62
 #: Host file systems whose contents describe the host and must not be seen through a lower layer.
 #: proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, pstore, bpf, configfs, efivarfs, mqueue, binfmt_misc.
-HIDDEN_MAGICS = frozenset(
+HIDDEN_MAGICS: Final = frozenset(
     {0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0x6165676C, 0xCAFE4A11}
     | {0x62656570, 0xDE5E81E4, 0x19800202, 0x42494E4D}
 )
-_DEFAULT_DIRECTORY_BYTES = 4096
+_DEFAULT_DIRECTORY_BYTES: Final = 4096
 
 
 def take_status(inode: Inode, status: HostStatus) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from errno import EACCES, EPERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import fail
 
@@ -25,7 +25,7 @@ READ, WRITE, EXECUTE = 4, 2, 1
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID = 0, 1, 2, 3, 4
 CAP_SYS_ADMIN, CAP_MKNOD = 21, 27
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 
 
 def capable(who: Credentials, capability: int) -> bool:

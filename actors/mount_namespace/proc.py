@@ -9,7 +9,7 @@ visible, since its own messages may come before TaskSet's.
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ...config import identity
 from . import proc_text
@@ -65,17 +65,17 @@ _TASK_NAMES: dict[bytes, int] = {
     b"uid_map": _REG | 0o644,
     b"wchan": _REG | 0o444,
 }
-_PROCESS_NAMES = {name: mode for name, mode in _TASK_NAMES.items() if name != b"children"}
+_PROCESS_NAMES: Final = {name: mode for name, mode in _TASK_NAMES.items() if name != b"children"}
 _PROCESS_NAMES[b"task"] = _DIR | 0o555
 _PROCESS_NAMES[b"coredump_filter"] = _REG | 0o644
 _PROCESS_NAMES[b"timerslack_ns"] = _REG | 0o666
 #: Files of a process that are made here.
-_MADE_HERE = {b"mounts": "PID/mounts", b"mountinfo": "PID/mountinfo"}
-_NAMESPACES = tuple(b"cgroup ipc mnt net pid pid_for_children time time_for_children user uts".split())
-_FIRST_NAMESPACE_INO = 4026531834
-_FIRST_NUMBERED_INO = 1 << 40
-_SOCKETS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
-_INTERFACES = (
+_MADE_HERE: Final = {b"mounts": "PID/mounts", b"mountinfo": "PID/mountinfo"}
+_NAMESPACES: Final = tuple(b"cgroup ipc mnt net pid pid_for_children time time_for_children user uts".split())
+_FIRST_NAMESPACE_INO: Final = 4026531834
+_FIRST_NUMBERED_INO: Final = 1 << 40
+_SOCKETS: Final = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+_INTERFACES: Final = (
     "Inter-|   Receive                                                |  Transmit\n"
     " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier"
     " compressed\n"
@@ -83,7 +83,7 @@ _INTERFACES = (
     "          0"
 )
 #: Contents of /proc/PID/net: there is only the loopback device.
-_NETWORK_FILES = {
+_NETWORK_FILES: Final = {
     "arp": "IP address       HW type     Flags       HW address            Mask     Device",
     "dev": _INTERFACES,
     "if_inet6": "00000000000000000000000000000001 01 80 10 80       lo",
@@ -98,7 +98,7 @@ _NETWORK_FILES = {
     "udp6": _SOCKETS,
     "unix": "Num       RefCount Protocol Flags    Type St Inode Path",
 }
-_SYSCTLS = {
+_SYSCTLS: Final = {
     "fs/aio-max-nr": "65536",
     "fs/file-max": "9223372036854775807",
     "fs/file-nr": "0\t0\t9223372036854775807",
@@ -274,7 +274,17 @@ class ProcFs(VirtualFileSystem):
             return None if number < 0 else self._process(number, who)
         if not isinstance(inode, ProcDirectory) or directory.gone:
             return None
-        return self._FINDERS[inode.kind](self, directory, inode, name, who)
+        match inode.kind:
+            case "process" | "thread":
+                return self._find_in_process(directory, inode, name, who)
+            case "task":
+                return self._find_thread(directory, inode, name, who)
+            case "fd" | "fdinfo":
+                return self._find_descriptor(directory, inode, name, who)
+            case "ns":
+                return self._find_namespace(directory, inode, name, who)
+            case _:
+                return self._find_network(directory, inode, name, who)
 
     def _process(self, pid: int, who: Credentials) -> Dentry | None:
         process = self._processes.of(pid, who)
@@ -367,16 +377,6 @@ class ProcFs(VirtualFileSystem):
         inode.content = "PID/net/" + name.decode()
         child = directory.children[name] = Dentry(name, directory, inode)
         return child
-
-    _FINDERS: ClassVar = {
-        "process": _find_in_process,
-        "thread": _find_in_process,
-        "task": _find_thread,
-        "fd": _find_descriptor,
-        "fdinfo": _find_descriptor,
-        "ns": _find_namespace,
-        "net": _find_network,
-    }
 
     def names(self, directory: Dentry, who: Credentials) -> list[tuple[bytes, int, int]]:
         """Every name of a directory; those of open descriptors are only known to the process."""

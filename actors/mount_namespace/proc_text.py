@@ -7,7 +7,7 @@ and returns what a read shows.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.identity import RELEASE, VERSION
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["cpu_information", "escape", "memory_information", "mount_line", "statistics"]
 __all__ += ["mount_information_line"]
 
-_NANOSECONDS = 1_000_000_000
+_NANOSECONDS: Final = 1_000_000_000
 
 
 def memory_information(total: int, available: int) -> bytes:

@@ -12,7 +12,7 @@ path is empty and whose base is the handle.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotLoad", "load", "save"]
 
-VERSION = 2
-_FORMAT = 0o170000
-_PAGE_BYTES = 4096
+VERSION: Final = 2
+_FORMAT: Final = 0o170000
+_PAGE_BYTES: Final = 4096
 #: Fields of an inode that are saved as they are.
-_INODE_FIELDS = (
+_INODE_FIELDS: Final = (
     *("ino", "mode", "uid", "gid", "nlink", "rdev", "size", "blocks"),
     *("atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "target", "xattrs", "lower", "dirty"),
 )

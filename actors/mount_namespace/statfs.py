@@ -5,7 +5,7 @@ Linux: fs/statfs.c.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.mount_namespace import FileSystemStatus
 from .mounts import MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_RDONLY
@@ -19,9 +19,9 @@ __all__ = ["get_file_system_status"]
 
 _ST_VALID, _ST_RELATIME = 0x20, 0x1000
 #: MS_* that are ST_* under the same number.
-_SAME_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
-_MS_RELATIME = 1 << 21
-_BLOCK_BYTES = 4096
+_SAME_FLAGS: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
+_MS_RELATIME: Final = 1 << 21
+_BLOCK_BYTES: Final = 4096
 
 
 def get_file_system_status(tree: Tree, request: GetFileSystemStatus) -> FileSystemStatus:

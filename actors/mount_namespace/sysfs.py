@@ -5,7 +5,7 @@ Linux: fs/sysfs, drivers/base/cpu.c.  Processors, the loopback device, and an em
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .virtual import VirtualFileSystem
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SysFs"]
 
-_CPU = b"devices/system/cpu"
-_DIRECTORIES = (
+_CPU: Final = b"devices/system/cpu"
+_DIRECTORIES: Final = (
     b"block",
     b"bus",
     b"class/net",
@@ -30,7 +30,7 @@ _DIRECTORIES = (
     b"module",
     b"power",
 )
-_LOOPBACK = {
+_LOOPBACK: Final = {
     "address": "00:00:00:00:00:00",
     "addr_len": "6",
     "carrier": "1",

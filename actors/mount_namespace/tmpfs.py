@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from errno import ENOSPC
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ...config.limits import DEFAULT_FILE_SYSTEM_BYTES, MAX_INODES, SPACE_STEP_BYTES
 from .errors import fail
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TmpFs"]
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 #: What one entry adds to st_size of a directory (BOGO_DIRENT_SIZE); "." and ".." count.
-_ENTRY_BYTES = 20
+_ENTRY_BYTES: Final = 20
 
 
 class TmpFs(FileSystem):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from errno import EACCES, EINVAL, ENOENT, ENOTDIR, EROFS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_CACHED_DENTRIES, MAX_KNOWN_PATHS
 from ...messages.mount_namespace import FileStatus, HandleOpened, PathText, SpaceGranted, StatusReply
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Tree", "status_reply"]
 
-_FORMAT = 0o170000
-_SLASH = ord("/")
-_PLAIN_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+_FORMAT: Final = 0o170000
+_SLASH: Final = ord("/")
+_PLAIN_KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 
 def status_reply(mount: Mount, dentry: Dentry, *, stable: bool = False) -> StatusReply:

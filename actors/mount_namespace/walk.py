@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import stat
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from .errors import MagicLinkMet, fail
 from .mounts import MS_NOSYMFOLLOW
@@ -36,7 +36,7 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 _TYPE_AND_SEARCH, _OPEN_DIRECTORY = 0o170111, 0o040111
 _FORMAT, _DIRECTORY, _LINK = 0o170000, stat.S_IFDIR, stat.S_IFLNK
 #: Kinds of files on the way of a walk, not only at its end.
-WALKED_THROUGH = (_DIRECTORY, _LINK)
+WALKED_THROUGH: Final = (_DIRECTORY, _LINK)
 
 
 def ends_walks(operation: Callable[[Tree, _Request], _Reply]) -> Callable[[Tree, _Request], _Reply]:

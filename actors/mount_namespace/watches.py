@@ -9,7 +9,7 @@ some.  What workers do to contents without asking is reported by them, of watche
 from __future__ import annotations
 
 from errno import EEXIST, EINVAL, ENOSPC, ENOTDIR
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ...config.limits import MAX_INOTIFY_EVENTS, MAX_INOTIFY_WATCHES
 from ...messages.mount_namespace import WatchAdded, WatchEvent, WatchEvents
@@ -29,37 +29,37 @@ if TYPE_CHECKING:
 __all__ = ["Cause", "WatchTable"]
 
 _FORMAT, _DIRECTORY = 0o170000, 0o040000
-_O_PATH = 0o10000000
+_O_PATH: Final = 0o10000000
 
 
 class Cause:
     """IN_*: what happened."""
 
-    ACCESS = 0x1
-    MODIFY = 0x2
-    ATTRIB = 0x4
-    CLOSE_WRITE = 0x8
-    CLOSE_NOWRITE = 0x10
-    OPEN = 0x20
-    MOVED_FROM = 0x40
-    MOVED_TO = 0x80
-    CREATE = 0x100
-    DELETE = 0x200
-    DELETE_SELF = 0x400
-    MOVE_SELF = 0x800
-    ALL = 0xFFF
-    Q_OVERFLOW = 0x4000
-    IGNORED = 0x8000
-    ISDIR = 0x40000000
+    ACCESS: Final = 0x1
+    MODIFY: Final = 0x2
+    ATTRIB: Final = 0x4
+    CLOSE_WRITE: Final = 0x8
+    CLOSE_NOWRITE: Final = 0x10
+    OPEN: Final = 0x20
+    MOVED_FROM: Final = 0x40
+    MOVED_TO: Final = 0x80
+    CREATE: Final = 0x100
+    DELETE: Final = 0x200
+    DELETE_SELF: Final = 0x400
+    MOVE_SELF: Final = 0x800
+    ALL: Final = 0xFFF
+    Q_OVERFLOW: Final = 0x4000
+    IGNORED: Final = 0x8000
+    ISDIR: Final = 0x40000000
 
 
 _ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK = 0x01000000, 0x02000000, 0x04000000
 _MASK_CREATE, _MASK_ADD, _ONESHOT = 0x10000000, 0x20000000, 0x80000000
 #: Bits of a mask that a watch keeps.
-_KEPT = Cause.ALL | _EXCL_UNLINK | _ONESHOT
+_KEPT: Final = Cause.ALL | _EXCL_UNLINK | _ONESHOT
 #: What only workers see.
-_SEEN_BY_WORKERS = Cause.ACCESS | Cause.MODIFY
-_COOKIE_MASK = 0xFFFF_FFFF
+_SEEN_BY_WORKERS: Final = Cause.ACCESS | Cause.MODIFY
+_COOKIE_MASK: Final = 0xFFFF_FFFF
 
 
 class _Instance:

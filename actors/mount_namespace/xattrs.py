@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from errno import E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, EOPNOTSUPP, EPERM, ERANGE, EROFS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import MAX_XATTR_BYTES
 from ...messages.mount_namespace import XattrValue
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["change_xattr"]
 
-_FORMAT = 0o170000
+_FORMAT: Final = 0o170000
 _XATTR_CREATE, _XATTR_REPLACE = 1, 2
 _NAME_MAX, _VALUE_MAX = 255, 65536
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import collections
 import traceback
-import types
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pykka
+from mypy_extensions import mypyc_attr
 
 from ...messages.base import Done, Failed, Message, Mode
 from ...messages.codec import EnvelopeKind
@@ -38,15 +38,22 @@ if TYPE_CHECKING:
     #: What an asking handler is: it yields asks and returns its reply.
     Asking = Generator["Ask | list[Ask] | Promise", Any, Any]
 
-__all__ = ["Actor", "ActorFailed", "Ask", "Promise", "Refused", "handles"]
+__all__ = ["Actor", "ActorFailed", "Ask", "Promise", "Refused", "handlers_of", "handles"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
 _TELL, _ASK = int(EnvelopeKind.TELL), int(EnvelopeKind.ASK)
 _DONE: Final = Done()
 
+#: The method that handles a type of messages, and whether it is exclusive.
+Handlers = dict[type[Message], tuple[str, bool]]
 
-class ActorFailed(RuntimeError):
+#: What :func:`handles` said of methods, which have no attributes of their own when they are compiled.
+_marks: dict[Any, list[tuple[type[Message], bool]]] = {}
+_handlers: dict[type, Handlers] = {}
+
+
+class ActorFailed(Exception):
     """The asked actor stopped over a bug of ours, or is not there; the text says which and why."""
 
 
@@ -93,10 +100,26 @@ def handles(message_type: type[Message], *, exclusive: bool = False) -> Callable
     """Register a method as the handler of *message_type*."""
 
     def mark(method: _F) -> _F:
-        method.__dict__.setdefault("_handled_messages", []).append((message_type, exclusive))
+        _marks.setdefault(method, []).append((message_type, exclusive))
         return method
 
     return mark
+
+
+def handlers_of(actor_class: type) -> Handlers:
+    """Return the handlers of a class of actors, with those that it inherits; found once."""
+    found = _handlers.get(actor_class)
+    if found is None:
+        found = _handlers[actor_class] = {}
+        for cls in reversed(actor_class.__mro__):
+            for name, member in vars(cls).items():
+                for message_type, exclusive in _marks_of(member):
+                    found[message_type] = (name, exclusive)
+    return found
+
+
+def _marks_of(member: Any) -> list[tuple[type[Message], bool]]:
+    return _marks.get(member, []) if callable(member) else []
 
 
 class _Inbox:
@@ -146,18 +169,9 @@ class _NoFuture(pykka.Future[Any]):
         """Nobody waits."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Actor(pykka.Actor):
     """An actor with an address on a node. Subclasses own one kind of state and handle messages."""
-
-    _handlers: ClassVar[dict[type[Message], tuple[str, bool]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Collect the handlers of *cls* and its bases."""
-        super().__init_subclass__(**kwargs)
-        cls._handlers = dict(cls._handlers)
-        for name, member in vars(cls).items():
-            for message_type, exclusive in getattr(member, "_handled_messages", ()):
-                cls._handlers[message_type] = (name, exclusive)
 
     def __init__(self, address: str, node: Node) -> None:
         """Do what pykka does, without a random name and an event of threads: 15 us of each fork."""
@@ -249,10 +263,10 @@ class Actor(pykka.Actor):
         if result is None or isinstance(result, Message):
             if kind == _ASK:
                 self.node.answer(envelope, result or _DONE)
-        elif type(result) is types.GeneratorType:
-            self.drive(result, partial(self._conclude, envelope))
-        else:
+        elif isinstance(result, Promise):
             result.then(lambda value: self._conclude(envelope, value, None))
+        else:
+            self.drive(result, partial(self._conclude, envelope))
 
     def _actor_loop(self) -> None:
         """Handle what is in the inbox; messages behind an exclusive handler wait until it ends."""
@@ -297,9 +311,10 @@ class Actor(pykka.Actor):
         return self._bind(type(message))(message)
 
     def _bind(self, message_type: type[Message]) -> Callable[[Any], Any]:
-        if message_type not in self._handlers:
+        found = handlers_of(type(self)).get(message_type)
+        if found is None:
             raise TypeError(f"{self.address} does not handle {message_type.__name__}")
-        name, exclusive = self._handlers[message_type]
+        name, exclusive = found
         handler: Callable[[Any], Any] = getattr(self, name)
         if exclusive:
             handler = partial(self._handle_alone, handler)
@@ -310,7 +325,7 @@ class Actor(pykka.Actor):
 
     def _handle_alone(self, handler: Callable[[Any], Any], message: Message) -> Any:
         result = handler(message)
-        return self._hold_inbox(result) if type(result) is types.GeneratorType else result
+        return self._hold_inbox(result) if hasattr(result, "send") else result
 
     def _hold_inbox(self, asking: Asking) -> Asking:
         """Run an exclusive handler: other messages wait in the inbox until it ends."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from typing import Final
 
 __all__ = ["Descriptors", "receive_fds"]
 
-_TOKEN = struct.Struct("<Q")
-_FD = struct.Struct("=i")
+_TOKEN: Final = struct.Struct("<Q")
+_FD: Final = struct.Struct("=i")
 
 
 def receive_fds(source: socket.socket, size: int, max_fds: int, flags: int = 0) -> tuple[bytes, list[int]]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
 __all__ = ["digest"]
 
 #: Modules of this package whose objects are machinery around the actors rather than their state.
-_MACHINERY = (".actors.runtime.", ".platform.")
-_PACKAGE = __name__.partition(".")[0]
+_MACHINERY: Final = (".actors.runtime.", ".platform.")
+_PACKAGE: Final = __name__.partition(".")[0]
 
 
 def digest(root: object) -> bytes:
@@ -58,6 +58,9 @@ class _Walk:
         if isinstance(value, bytearray):
             self._feed(bytes(value))
             return []
+        if isinstance(value, tuple):  # whether two equal ones are one object depends on the compiler
+            self._feed("list", len(value))
+            return list(value)
         return self._open_reference(value)
 
     def _open_reference(self, value: Any) -> list[Any]:
@@ -73,7 +76,7 @@ class _Walk:
         if isinstance(value, (set, frozenset)):
             self._feed("set", sorted(map(repr, value)))
             return []
-        if isinstance(value, (list, tuple)) or type(value).__name__ == "deque":
+        if isinstance(value, list) or type(value).__name__ == "deque":
             self._feed("list", len(value))
             return list(value)
         return self._open_object(value)
@@ -81,11 +84,12 @@ class _Walk:
     def _open_object(self, value: Any) -> list[Any]:
         kind = type(value)
         module = "." + kind.__module__.partition(".")[2] + "."
-        if not kind.__module__.startswith(_PACKAGE + ".") or module.startswith(_MACHINERY):
+        foreign = not kind.__module__.startswith(_PACKAGE + ".") or module.startswith(_MACHINERY)
+        if foreign or callable(value) or hasattr(value, "send"):  # compiled functions have classes of ours
             self._feed("machinery")
             return []
         self._feed("object", kind.__name__)
-        slots = [name for cls in kind.__mro__ for name in getattr(cls, "__slots__", ())]
+        slots = [name for cls in kind.__mro__ for name in _slots(cls)]
         names = sorted({*slots, *getattr(value, "__dict__", {})})
         parts: list[Any] = []
         for name in names:
@@ -94,5 +98,14 @@ class _Walk:
         return parts
 
 
+def _slots(cls: type) -> tuple[str, ...]:
+    """Return the names of a class's own slots; a compiled class has no other attributes."""
+    own = vars(cls)
+    names: tuple[str, ...] = own.get("__slots__") or own.get("__mypyc_attrs__") or ()
+    return names
+
+
 #: pykka's own fields and links to machinery.
-_IGNORED = frozenset({"__weakref__", "__dict__", "_actor_ref", "actor_inbox", "actor_stopped", "actor_urn", "node"})
+_IGNORED: Final = frozenset(
+    {"__weakref__", "__dict__", "_actor_ref", "actor_inbox", "actor_stopped", "actor_urn", "node"}
+)

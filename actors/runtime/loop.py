@@ -13,6 +13,8 @@ import select
 import time
 from typing import TYPE_CHECKING, Final
 
+from mypy_extensions import mypyc_attr
+
 from ...config.limits import READY_ROUNDS_PER_TURN
 from ...messages.trace import RecordKind
 
@@ -44,6 +46,7 @@ class Timer:
         self.cancelled = True
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Loop:
     """epoll, a heap of timers, and a queue of callbacks for the next turn."""
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import collections
 import select
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
+from mypy_extensions import mypyc_attr
 
 from ...config.limits import FRAMES_PER_CALLBACK, MAX_QUEUED_FRAMES, REMEMBERED_GROUPS
 from ...config.logging import get_logger
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "Placement"]
 
-_NOBLOCK = int(zmq.NOBLOCK)
-_EVENTS = int(zmq.EVENTS)
-_POLLIN = int(zmq.POLLIN)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 _ASK, _REPLY = int(EnvelopeKind.ASK), int(EnvelopeKind.REPLY)
 
 log = get_logger(__name__)
@@ -92,6 +93,7 @@ class _Way:
         self.sent = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Node:
     """The actors of this process and their way to the others."""
 

@@ -7,7 +7,7 @@ follows from a move for other groups in ``jobs.py``.
 from __future__ import annotations
 
 from errno import EACCES, EINVAL, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import jobs, terminals
 from .process import INIT, Process
@@ -93,4 +93,4 @@ def _check_setpgid(tree: ProcessTree, caller: Process, target: Process, pid: int
             raise PermissionError(EPERM, "no such process group in this session")
 
 
-_OPERATIONS = {"getpgid": _getpgid, "getsid": _getsid, "setsid": _setsid, "setpgid": _setpgid}
+_OPERATIONS: Final = {"getpgid": _getpgid, "getsid": _getsid, "setsid": _setsid, "setpgid": _setpgid}

@@ -7,7 +7,7 @@ by its own ThreadGroup, to which ReadProc is passed on as ProcRequest.
 from __future__ import annotations
 
 from errno import ENOENT, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.task_set import ProcessList, ProcessRow
 from ...messages.thread_group import ProcRequest
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["answer_for_dead", "list_processes", "query", "read"]
 
 #: /proc/PID/stat counts time in these (USER_HZ is 100).
-_CLOCK_TICK_NS = 10_000_000
-_STATE_NAMES = {"R": "R (running)", "S": "S (sleeping)", "T": "T (stopped)", "Z": "Z (zombie)"}
+_CLOCK_TICK_NS: Final = 10_000_000
+_STATE_NAMES: Final = {"R": "R (running)", "S": "S (sleeping)", "T": "T (stopped)", "Z": "Z (zombie)"}
 #: Fields of /proc/PID/stat after starttime that are 0 for a process without memory, up to exit_signal.
-_NO_MEMORY = "0 0 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0"
+_NO_MEMORY: Final = "0 0 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0"
 
 
 def read(tree: ProcessTree, caller: Process, message: messages.ReadProc) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ...messages.base import owned
 from ..thread_group.siginfo import SIGCHLD
@@ -17,7 +17,7 @@ from ..thread_group.siginfo import SIGCHLD
 __all__ = ["INIT", "TRANSITIONS", "ForwardedRead", "Job", "ParkedWait", "Process", "ProcessState"]
 
 #: Serial of init's thread group, which has no actor.
-INIT = 0
+INIT: Final = 0
 
 
 class ProcessState(enum.Enum):
@@ -178,4 +178,4 @@ class Process:
 
 
 #: Names of Process's fields, in the order in which they are saved.
-FIELDS = tuple(f.name for f in dataclasses.fields(Process))
+FIELDS: Final = tuple(f.name for f in dataclasses.fields(Process))

@@ -5,13 +5,15 @@ Linux counterpart: do_notify_parent in kernel/signal.c.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..thread_group import siginfo
 from ..thread_group.siginfo import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SI_KERNEL
 
 __all__ = ["child_siginfo", "exit_code_and_status", "kernel_siginfo"]
 
 #: si_utime and si_stime count these (USER_HZ is 100).
-_CLOCK_TICK_NS = 10_000_000
+_CLOCK_TICK_NS: Final = 10_000_000
 
 
 def child_siginfo(signo: int, code: int, *, pid: int, uid: int, status: int, user_ns: int, system_ns: int) -> bytes:

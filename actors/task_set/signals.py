@@ -8,7 +8,7 @@ has.
 from __future__ import annotations
 
 from errno import EINVAL, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.thread_group import Signal
 from ..thread_group.siginfo import NSIG, SIGCONT, SIGKILL
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["kill", "kill_everyone", "may_signal", "send_external"]
 
-_INT_MIN = -(1 << 31)
+_INT_MIN: Final = -(1 << 31)
 
 
 def kill(tree: ProcessTree, caller: Process, message: messages.Kill) -> None:

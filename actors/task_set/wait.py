@@ -7,7 +7,7 @@ the order of their coming whenever a child changes.
 from __future__ import annotations
 
 from errno import ECHILD, EINTR
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..thread_group.siginfo import CLD_CONTINUED, CLD_STOPPED, SIGCHLD
 from .process import ParkedWait, Process, ProcessState
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["begin", "cancel", "wake"]
 
 P_ALL, P_PID, P_PGID, P_PIDFD = 0, 1, 2, 3
-WNOHANG = 1
-WUNTRACED = 2
-WEXITED = 4
-WCONTINUED = 8
-WNOWAIT = 0x0100_0000
-WNOTHREAD = 0x2000_0000
-WALL = 0x4000_0000
-WCLONE = 0x8000_0000
+WNOHANG: Final = 1
+WUNTRACED: Final = 2
+WEXITED: Final = 4
+WCONTINUED: Final = 8
+WNOWAIT: Final = 0x0100_0000
+WNOTHREAD: Final = 0x2000_0000
+WALL: Final = 0x4000_0000
+WCLONE: Final = 0x8000_0000
 
-_CONTINUED_STATUS = 0xFFFF
+_CONTINUED_STATUS: Final = 0xFFFF
 
 
 def begin(tree: ProcessTree, caller: Process, message: messages.Wait) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.base import owned
 from ...messages.mount_namespace import Credentials as FileCredentials
@@ -34,23 +34,23 @@ __all__ = [
     "Credentials",
 ]
 
-CAP_KILL = 5
-CAP_SETGID = 6
-CAP_SETUID = 7
-CAP_SETPCAP = 8
-CAP_SYS_CHROOT = 18
-CAP_SYS_ADMIN = 21
-CAP_SYS_NICE = 23
-CAP_SYS_RESOURCE = 24
-CAP_SYS_TIME = 25
+CAP_KILL: Final = 5
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
+CAP_SETPCAP: Final = 8
+CAP_SYS_CHROOT: Final = 18
+CAP_SYS_ADMIN: Final = 21
+CAP_SYS_NICE: Final = 23
+CAP_SYS_RESOURCE: Final = 24
+CAP_SYS_TIME: Final = 25
 #: CAP_CHOWN..CAP_CHECKPOINT_RESTORE.
-FULL_CAPABILITIES = (1 << 41) - 1
+FULL_CAPABILITIES: Final = (1 << 41) - 1
 
 #: Bits of PR_SET_SECUREBITS; each has a lock at the next higher bit.
-SECURE_NOROOT = 1
-SECURE_NO_SETUID_FIXUP = 4
-SECURE_KEEP_CAPS = 16
-SECURE_NO_AMBIENT_RAISE = 64
+SECURE_NOROOT: Final = 1
+SECURE_NO_SETUID_FIXUP: Final = 4
+SECURE_KEEP_CAPS: Final = 16
+SECURE_NO_AMBIENT_RAISE: Final = 64
 
 
 @owned
@@ -174,5 +174,5 @@ class Credentials:
 
 
 #: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
-_FS_CAPABILITIES = 0b11111 | 1 << 9 | 1 << 27 | 1 << 32
+_FS_CAPABILITIES: Final = 0b11111 | 1 << 9 | 1 << 27 | 1 << 32
 _values = operator.attrgetter(*(field.name for field in dataclasses.fields(Credentials)))

@@ -11,9 +11,8 @@ Linux counterpart: do_syscall_64 and exit_to_user_mode_loop.  Every way into and
 
 from __future__ import annotations
 
-import types
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ...config.logging import get_logger
 from ...platform.interface import EventKind, HostTaskDied
@@ -42,11 +41,11 @@ __all__ = [
 
 log = get_logger(__name__)
 
-_ENOSYS = -38
-_RESTART_SYSCALL = 219
+_ENOSYS: Final = -38
+_RESTART_SYSCALL: Final = 219
 # What every call looks at, without a look-up in its enumeration (0.06 us each).
-_SYSCALL = EventKind.SYSCALL
-_RUNNING = RunState.RUNNING
+_SYSCALL: Final = EventKind.SYSCALL
+_RUNNING: Final = RunState.RUNNING
 
 
 def on_event(task: Task, event: Event) -> None:
@@ -130,7 +129,7 @@ def complete(task: Task, outcome: Any) -> None:
         if task.state is not RunState.DEAD:
             task.memo = {}
             exit_to_user(task, None)
-    elif type(outcome) is types.GeneratorType:
+    elif hasattr(outcome, "send"):
         _ask(task, outcome)
     else:
         entry: Entry = TABLE[task.number]

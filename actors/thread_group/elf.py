@@ -27,8 +27,8 @@ _EM_X86_64: Final = 62
 _PT_LOAD: Final = 1
 _PT_INTERP: Final = 3
 _PT_GNU_STACK: Final = 0x6474E551
-_HEADER = struct.Struct("<4s12xHHIQQQIHHHHHH")
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_HEADER: Final = struct.Struct("<4s12xHHIQQQIHHHHHH")
+_PROGRAM_HEADER: Final = struct.Struct("<IIQQQQQQ")
 _MAX_PROGRAM_HEADER_BYTES: Final = 65536
 _PATH_MAX: Final = 4096
 

@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from typing import Any
+from typing import Any, Final
 
 from ...platform.x86_64 import clock_page, cpuid, xstate
 from ...platform.x86_64.clock_page import ClockPage
@@ -22,12 +22,12 @@ from ...platform.x86_64.tick_clock import HostTime, TickClock, is_trustworthy
 __all__ = ["WorkerHost"]
 
 #: Of a process's CPU clocks, the one that counts all of its time in ns (include/linux/posix-timers.h).
-_CPUCLOCK_SCHED = 2
-_KIB_PER_PAGE = 4
+_CPUCLOCK_SCHED: Final = 2
+_KIB_PER_PAGE: Final = 4
 #: Of the ticks in which /proc counts CPU time.
-_NS_PER_TICK = 10_000_000
+_NS_PER_TICK: Final = 10_000_000
 #: Pages that are looked up in /proc/TID/pagemap at once.
-_PAGEMAP_PAGES = 1 << 16
+_PAGEMAP_PAGES: Final = 1 << 16
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,7 +40,7 @@ _libc.send.restype = ctypes.c_ssize_t
 
 
 #: Room for the one descriptor that accompanies a message of the guest (see socket_file.py).
-_TICKET_SPACE_BYTES = socket.CMSG_SPACE(4 * 4)
+_TICKET_SPACE_BYTES: Final = socket.CMSG_SPACE(4 * 4)
 
 
 def _unix_name(address: Any) -> bytes:

@@ -29,29 +29,29 @@ _RANDOM_BYTES: Final = 16
 class AT:
     """AT_* (include/uapi/linux/auxvec.h)."""
 
-    NULL = 0
-    PHDR = 3
-    PHENT = 4
-    PHNUM = 5
-    PAGESZ = 6
-    BASE = 7
-    FLAGS = 8
-    ENTRY = 9
-    UID = 11
-    EUID = 12
-    GID = 13
-    EGID = 14
-    PLATFORM = 15
-    HWCAP = 16
-    CLKTCK = 17
-    SECURE = 23
-    RANDOM = 25
-    HWCAP2 = 26
-    RSEQ_FEATURE_SIZE = 27
-    RSEQ_ALIGN = 28
-    EXECFN = 31
-    SYSINFO_EHDR = 33
-    MINSIGSTKSZ = 51
+    NULL: Final = 0
+    PHDR: Final = 3
+    PHENT: Final = 4
+    PHNUM: Final = 5
+    PAGESZ: Final = 6
+    BASE: Final = 7
+    FLAGS: Final = 8
+    ENTRY: Final = 9
+    UID: Final = 11
+    EUID: Final = 12
+    GID: Final = 13
+    EGID: Final = 14
+    PLATFORM: Final = 15
+    HWCAP: Final = 16
+    CLKTCK: Final = 17
+    SECURE: Final = 23
+    RANDOM: Final = 25
+    HWCAP2: Final = 26
+    RSEQ_FEATURE_SIZE: Final = 27
+    RSEQ_ALIGN: Final = 28
+    EXECFN: Final = 31
+    SYSINFO_EHDR: Final = 33
+    MINSIGSTKSZ: Final = 51
 
 
 class _Block(NamedTuple):

@@ -6,7 +6,7 @@ Linux counterpart: struct rlimit in struct signal_struct (include/asm-generic/re
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.limits import GUEST_RLIMITS
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RLIM_INFINITY", "Resource", "ResourceLimits"]
 
-RLIM_INFINITY = (1 << 64) - 1
-_PAGE_BYTES = 4096
+RLIM_INFINITY: Final = (1 << 64) - 1
+_PAGE_BYTES: Final = 4096
 
 
 class Resource(enum.IntEnum):
@@ -86,4 +86,4 @@ def _default(resource: Resource) -> tuple[int, int]:
     return _unlimited(soft), _unlimited(hard)
 
 
-_DEFAULTS = tuple(map(_default, Resource))
+_DEFAULTS: Final = tuple(map(_default, Resource))

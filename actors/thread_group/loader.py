@@ -45,9 +45,9 @@ _LEAST_STACK: Final = 128 << 10
 class Program:
     """What execve has opened, read and checked: the loader's input. It owns one reference to each file."""
 
-    file: OpenFile
+    file: "OpenFile"  # noqa: UP037  # evaluated when it is compiled
     elf: Elf
-    interpreter: OpenFile | None
+    interpreter: "OpenFile | None"  # noqa: UP037  # evaluated when it is compiled
     interpreter_elf: Elf | None
     #: What the caller named: AT_EXECFN.
     filename: bytes

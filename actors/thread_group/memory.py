@@ -205,7 +205,8 @@ class MemoryManager(UserAccess):
     def fork(self, space: AddressSpace, _group: ThreadGroup) -> MemoryManager:
         """Return what a forked child has; the host has copied the pages, honouring MADV_DONTFORK and WIPEONFORK."""
         child = MemoryManager(space)
-        child.__dict__.update(zip(_INHERITED, _inherited(self), strict=True))
+        for name, value in zip(_INHERITED, _inherited(self), strict=True):
+            setattr(child, name, value)
         child.natural_base = self.natural_base
         child.set_executable(self.executable)
         if self.vmas.flags_seen & _NOT_INHERITED:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .task import Task
     from .worker import Worker
 
-__all__ = ["ACCESS_MODE", "O_LARGEFILE", "STATUS_FLAGS", "Identity", "OpenFile"]
+__all__ = ["ACCESS_MODE", "IDENTITY_FIELDS", "O_LARGEFILE", "STATUS_FLAGS", "Identity", "OpenFile"]
 
 ACCESS_MODE: Final = os.O_ACCMODE
 #: open(2) sets it for every 64-bit program; glibc says 0.
@@ -34,10 +34,13 @@ _S_IFMT: Final = 0o170000
 _BLOCK_BYTES: Final = 512
 
 
+IDENTITY_FIELDS: Final = ("dev", "gid", "handle", "ino", "mode", "namespace", "path", "rdev", "uid")
+
+
 class Identity:
     """Which inode an open file stands for: plain data, fixed at open."""
 
-    __slots__ = ("dev", "gid", "handle", "ino", "mode", "namespace", "path", "rdev", "uid")
+    __slots__ = IDENTITY_FIELDS
 
     def __init__(
         self,
@@ -308,5 +311,5 @@ class OpenFile:
             "owner": self.owner,
             "lock_families": sorted(self.lock_families),
             "position": self.position(),
-            **{name: getattr(identity, name) for name in Identity.__slots__},
+            **{name: getattr(identity, name) for name in IDENTITY_FIELDS},
         }

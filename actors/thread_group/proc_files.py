@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, EINVAL, EIO, ENOENT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.task_set import CommandChanged
 from ...messages.thread_group import Answer
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_request", "text_of", "write_text"]
 
-_WHOLE_ID_MAP = b"%10d %10d %10d\n" % (0, 0, 0xFFFFFFFF)
-_UNSET_ID = b"4294967295"
-_COMMAND_BYTES = 15
-_WORST_OOM_SCORE = 1000
+_WHOLE_ID_MAP: Final = b"%10d %10d %10d\n" % (0, 0, 0xFFFFFFFF)
+_UNSET_ID: Final = b"4294967295"
+_COMMAND_BYTES: Final = 15
+_WORST_OOM_SCORE: Final = 1000
 
 
 def answer_request(group: ThreadGroup, message: ProcRequest) -> Asking:

@@ -7,7 +7,7 @@ how much of each is resident is the host's answer for the host task, summed over
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import vma as flags_of
 from .vma import PAGE_SIZE
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Sizes", "auxv", "cmdline", "environ", "maps", "sizes", "smaps", "smaps_rollup", "statm"]
 
-_PAGE_KIB = PAGE_SIZE // 1024
+_PAGE_KIB: Final = PAGE_SIZE // 1024
 #: Column at which maps names the mapping (seq_setwidth in show_vma_header_prefix).
-_NAME_COLUMN = 73
+_NAME_COLUMN: Final = 73
 #: Two letters of VmFlags by VM_* bit, in Linux's order.
-_FLAG_LETTERS = (
+_FLAG_LETTERS: Final = (
     (flags_of.VM_READ, "rd"),
     (flags_of.VM_WRITE, "wr"),
     (flags_of.VM_EXEC, "ex"),
@@ -51,7 +51,7 @@ _FLAG_LETTERS = (
     (flags_of.VM_MERGEABLE, "mg"),
 )
 #: What smaps counts, in Linux's order; the host's numbers are summed under these names.
-_COUNTED = (
+_COUNTED: Final = (
     "Rss",
     "Pss",
     "Pss_Dirty",

@@ -5,7 +5,7 @@ Linux counterpart: fs/proc/array.c.  Counters that greenroom does not keep (faul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import proc_memory, sys_sched
 from .limits import RLIM_INFINITY, Resource
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["stat", "status"]
 
 #: CPU time and start times are in ticks of USER_HZ.
-_NS_PER_TICK = 10_000_000
+_NS_PER_TICK: Final = 10_000_000
 #: PF_RANDOMIZE, which every process has that execve made.
-_PROCESS_FLAGS = 0x0040_0000
-_SIGCHLD = 17
+_PROCESS_FLAGS: Final = 0x0040_0000
+_SIGCHLD: Final = 17
 #: Memory nodes that a mask of the host's kernel has room for.
-_NODE_WORDS = 32
-_STATE_NAMES = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "Z": "zombie"}
+_NODE_WORDS: Final = 32
+_STATE_NAMES: Final = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "Z": "zombie"}
 
 
 def _state(task: Task) -> str:

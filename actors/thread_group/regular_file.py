@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from errno import EFBIG, ENOSPC
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ...messages.mount_namespace import FileStatus, FileUsed
 from . import signals
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["HostRegularFile", "MemoryFile", "RegularFile", "exceeded"]
 
 _IN_ACCESS, _IN_MODIFY = 1, 2
-_PAGE_BYTES = 4096
-_FALLOC_FL_PUNCH_HOLE = 2
+_PAGE_BYTES: Final = 4096
+_FALLOC_FL_PUNCH_HOLE: Final = 2
 
 
 class RegularFile(OpenFile):

@@ -23,7 +23,7 @@ from .epoll_file import EpollFile
 from .event_file import EventFile
 from .guest_clocks import ClockKey
 from .inotify_file import InotifyFile
-from .open_file import ACCESS_MODE, Identity, OpenFile
+from .open_file import ACCESS_MODE, IDENTITY_FIELDS, Identity, OpenFile
 from .pid_file import PidFile
 from .pipe import PipeFile
 from .regular_file import MemoryFile, RegularFile
@@ -222,7 +222,7 @@ class FilesLoader:
             self.worker.host.close(fd)
 
     def _make(self, state: dict[str, Any]) -> Asking:
-        identity = Identity(**{name: state[name] for name in Identity.__slots__})
+        identity = Identity(**{name: state[name] for name in IDENTITY_FIELDS})
         if state["kind"] == "regular":
             return (yield from self._open_regular(state, identity))
         if state["kind"] == "pipe" and identity.handle:

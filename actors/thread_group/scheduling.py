@@ -6,11 +6,13 @@ The host schedules the host threads of the guest as it likes; what a program set
 
 from __future__ import annotations
 
+from typing import Final
+
 from ...messages.base import owned
 
 __all__ = ["SCHED_OTHER", "Scheduling"]
 
-SCHED_OTHER = 0
+SCHED_OTHER: Final = 0
 
 
 @owned

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from errno import E2BIG, EINVAL, EPERM
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...messages.task_set import (
     Forked,
@@ -35,47 +35,48 @@ if TYPE_CHECKING:
     from ...platform.interface import HostTask
     from .memory import MemoryManager
 
-__all__ = ["CloneFlags"]
+__all__ = ["CLONE"]
 
 
-class CloneFlags:
+class CLONE:
     """CLONE_* (include/uapi/linux/sched.h); plain integers: each test of an enum.IntFlag costs a microsecond."""
 
-    VM = 0x100
-    FS = 0x200
-    FILES = 0x400
-    SIGHAND = 0x800
-    PIDFD = 0x1000
-    PTRACE = 0x2000
-    VFORK = 0x4000
-    PARENT = 0x8000
-    THREAD = 0x10000
-    NEWNS = 0x20000
-    SYSVSEM = 0x40000
-    SETTLS = 0x80000
-    PARENT_SETTID = 0x100000
-    CHILD_CLEARTID = 0x200000
-    DETACHED = 0x400000
-    UNTRACED = 0x800000
-    CHILD_SETTID = 0x1000000
-    NEWCGROUP = 0x2000000
-    NEWUTS = 0x4000000
-    NEWIPC = 0x8000000
-    NEWUSER = 0x10000000
-    NEWPID = 0x20000000
-    NEWNET = 0x40000000
-    IO = 0x80000000
-    CLEAR_SIGHAND = 0x1_0000_0000
-    INTO_CGROUP = 0x2_0000_0000
+    VM: Final = 0x100
+    FS: Final = 0x200
+    FILES: Final = 0x400
+    SIGHAND: Final = 0x800
+    PIDFD: Final = 0x1000
+    PTRACE: Final = 0x2000
+    VFORK: Final = 0x4000
+    PARENT: Final = 0x8000
+    THREAD: Final = 0x10000
+    NEWNS: Final = 0x20000
+    SYSVSEM: Final = 0x40000
+    SETTLS: Final = 0x80000
+    PARENT_SETTID: Final = 0x100000
+    CHILD_CLEARTID: Final = 0x200000
+    DETACHED: Final = 0x400000
+    UNTRACED: Final = 0x800000
+    CHILD_SETTID: Final = 0x1000000
+    NEWCGROUP: Final = 0x2000000
+    NEWUTS: Final = 0x4000000
+    NEWIPC: Final = 0x8000000
+    NEWUSER: Final = 0x10000000
+    NEWPID: Final = 0x20000000
+    NEWNET: Final = 0x40000000
+    IO: Final = 0x80000000
+    CLEAR_SIGHAND: Final = 0x1_0000_0000
+    INTO_CGROUP: Final = 0x2_0000_0000
 
 
-_F = CloneFlags
-_NAMESPACES = _F.NEWNS | _F.NEWCGROUP | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET
+_NAMESPACES: Final = (
+    CLONE.NEWNS | CLONE.NEWCGROUP | CLONE.NEWUTS | CLONE.NEWIPC | CLONE.NEWUSER | CLONE.NEWPID | CLONE.NEWNET
+)
 #: struct clone_args of clone3(2): flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid
 #: set_tid_size cgroup.
-_CLONE_ARGS = struct.Struct("<11Q")
-_CLONE_ARGS_MIN_BYTES = 64
-_PAGE_BYTES = 4096
+_CLONE_ARGS: Final = struct.Struct("<11Q")
+_CLONE_ARGS_MIN_BYTES: Final = 64
+_PAGE_BYTES: Final = 4096
 
 
 class _Birth(NamedTuple):
@@ -96,7 +97,7 @@ class _Birth(NamedTuple):
 def clone(task: Task, flags: U64, stack: Address, parent_tid: Address, child_tid: Address, tls: U64) -> object:
     """clone(2): a new thread or process. EAGAIN, EINVAL for impossible flags, ENOMEM, EPERM for namespaces."""
     wanted = flags & ~0xFF & 0xFFFFFFFF
-    if wanted & _F.PIDFD and wanted & (_F.PARENT_SETTID | _F.DETACHED):
+    if wanted & CLONE.PIDFD and wanted & (CLONE.PARENT_SETTID | CLONE.DETACHED):
         # Both results would go to the same place; the flag that was CLONE_DETACHED is kept free.
         raise OSError(EINVAL, "")
     return _clone(task, _Birth(wanted, flags & 0xFF, stack, parent_tid, child_tid, tls, pidfd=parent_tid))
@@ -111,7 +112,7 @@ def fork(task: Task) -> object:
 @syscall(58)
 def vfork(task: Task) -> object:
     """vfork(2): a new process in this one's memory; the caller waits until it execs or exits. EAGAIN, ENOMEM."""
-    return _clone(task, _Birth(_F.VFORK | _F.VM, signals.SIGCHLD, 0, 0, 0, 0))
+    return _clone(task, _Birth(CLONE.VFORK | CLONE.VM, signals.SIGCHLD, 0, 0, 0, 0))
 
 
 @syscall(435, partial="set_tid and CLONE_INTO_CGROUP are refused with EINVAL")
@@ -126,22 +127,22 @@ def clone3(task: Task, args: Address, size: U64) -> object:
         raise OSError(E2BIG, "clone_args has fields that this kernel does not know")
     padded = data[: _CLONE_ARGS.size].ljust(_CLONE_ARGS.size, b"\0")
     flags, pidfd, child, parent, signal, stack, length, tls, _tids, tid_count, _cgroup = _CLONE_ARGS.unpack(padded)
-    if tid_count or signal > 64 or flags & (0xFF | _F.DETACHED | _F.INTO_CGROUP) or bool(stack) != bool(length):
+    if tid_count or signal > 64 or flags & (0xFF | CLONE.DETACHED | CLONE.INTO_CGROUP) or bool(stack) != bool(length):
         raise OSError(EINVAL, "")
-    if flags & (_F.THREAD | _F.PARENT) and signal:
+    if flags & (CLONE.THREAD | CLONE.PARENT) and signal:
         raise OSError(EINVAL, "")
-    if flags & _F.PIDFD and flags & _F.PARENT_SETTID and pidfd == parent:
+    if flags & CLONE.PIDFD and flags & CLONE.PARENT_SETTID and pidfd == parent:
         raise OSError(EINVAL, "")
     return _clone(task, _Birth(flags, signal, stack + length if stack else 0, parent, child, tls, pidfd))
 
 
 def _check(task: Task, flags: int) -> None:
     """copy_process's checks of flags against each other."""
-    if flags & _F.SIGHAND and not flags & _F.VM or flags & _F.THREAD and not flags & _F.SIGHAND:
+    if flags & CLONE.SIGHAND and not flags & CLONE.VM or flags & CLONE.THREAD and not flags & CLONE.SIGHAND:
         raise OSError(EINVAL, "")
-    if flags & _F.NEWNS and flags & _F.FS or flags & _F.CLEAR_SIGHAND and flags & _F.SIGHAND:
+    if flags & CLONE.NEWNS and flags & CLONE.FS or flags & CLONE.CLEAR_SIGHAND and flags & CLONE.SIGHAND:
         raise OSError(EINVAL, "")
-    if flags & _F.PIDFD and flags & _F.THREAD:
+    if flags & CLONE.PIDFD and flags & CLONE.THREAD:
         raise OSError(EINVAL, "")
     if flags & _NAMESPACES:
         # A kernel without namespaces answers EINVAL; one that may not make them, EPERM.
@@ -155,28 +156,28 @@ def _clone(task: Task, birth: _Birth) -> object:
     answer = task.take_answer()
     if answer is not None:
         task.worker.ids.refill()
-        if birth.flags & _F.THREAD:
+        if birth.flags & CLONE.THREAD:
             return _make_petitioned_thread(task, birth, answer.value)
         return _make_petitioned_process(task, birth, answer)
     _check(task, birth.flags)
     granted = _take_id(task, birth)
     if granted is not None:
         try:
-            return _make_thread(task, birth, granted.pid) if birth.flags & _F.THREAD else _fork(task, birth, granted)
+            return _make_thread(task, birth, granted.pid) if birth.flags & CLONE.THREAD else _fork(task, birth, granted)
         except (OSError, HostTaskDied):  # of the host's clone: nothing was made
             task.worker.ids.give_back(granted)
             raise
     limit = _process_limit(task)
-    if birth.flags & _F.THREAD:
+    if birth.flags & CLONE.THREAD:
         return Petition(RequestThread, {"process_limit": limit})
-    clone_parent = bool(birth.flags & _F.PARENT)
+    clone_parent = bool(birth.flags & CLONE.PARENT)
     fields = {"exit_signal": birth.exit_signal, "clone_parent": clone_parent, "process_limit": limit}
     return Petition(RequestFork, fields)
 
 
 def _take_id(task: Task, birth: _Birth) -> GrantedId | None:
     """Return an id that needs no petition. CLONE_PARENT concerns another process; a limit must not be near."""
-    if birth.flags & _F.PARENT and not birth.flags & _F.THREAD:
+    if birth.flags & CLONE.PARENT and not birth.flags & CLONE.THREAD:
         return None
     limit = _process_limit(task)
     worker = task.worker
@@ -256,18 +257,18 @@ def _fork(task: Task, birth: _Birth, granted: GrantedId) -> object:
 
 def _make_process(task: Task, birth: _Birth, numbers: GrantedId) -> Task:
     """Clone the host task and make the child's group. OSError before anything is made."""
-    host = _clone_host_with_pidfd(task, birth) if birth.flags & _F.PIDFD else _clone_host(task, birth)
+    host = _clone_host_with_pidfd(task, birth) if birth.flags & CLONE.PIDFD else _clone_host(task, birth)
     return _new_group(task, birth, numbers.serial, numbers.pid, host)
 
 
 def _let_go(task: Task, child: Task, birth: _Birth) -> object:
     """TaskSet knows the child: finish the call and let it run."""
     serial, pid = child.group.group, child.group.pid
-    if birth.flags & _F.PIDFD:
+    if birth.flags & CLONE.PIDFD:
         file = PidFile(task.worker, pid, serial, 0, exited=False)
         task.group.files.add(task.group, file, close_on_exec=True)
     _write_tids(task, child, birth)
-    if birth.flags & _F.VFORK:
+    if birth.flags & CLONE.VFORK:
         child.vfork_parent = (task.group.group, task.tid)
         task.memo["vfork_child"] = (serial, pid)
         _start(child)
@@ -288,13 +289,13 @@ def _wait_for_vfork(task: Task) -> object:
 
 def _clone_host(task: Task, birth: _Birth) -> HostTask:
     """Clone the host task and give the clone its own stack and thread pointer."""
-    host = task.host.clone(share_memory=bool(birth.flags & _F.VM))
-    if not birth.stack and not birth.flags & _F.SETTLS:
+    host = task.host.clone(share_memory=bool(birth.flags & CLONE.VM))
+    if not birth.stack and not birth.flags & CLONE.SETTLS:
         return host
     registers = host.get_registers()
     if birth.stack:
         registers.rsp = birth.stack
-    if birth.flags & _F.SETTLS:
+    if birth.flags & CLONE.SETTLS:
         registers.fs_base = birth.tls
     try:
         host.set_registers(registers)
@@ -321,25 +322,25 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
     """Build the child's ThreadGroup from the parent's, shared or copied as the flags say."""
     parent, flags = task.group, birth.flags
     group = task.worker.new_group(serial, pid, parent)
-    sibling = bool(flags & _F.PARENT)
+    sibling = bool(flags & CLONE.PARENT)
     group.ppid = parent.ppid if sibling else parent.pid
     group.pgid, group.sid, group.terminal = parent.pgid, parent.sid, parent.terminal
     group.foreground, group.orphaned = parent.foreground, parent.orphaned
     group.mount_namespace = parent.mount_namespace
-    group.memory = task.memory.share(group) if flags & _F.VM else task.memory.fork(host.space, group)
-    group.files = parent.files.share(group) if flags & _F.FILES else parent.files.fork(group)
-    group.fs = parent.fs.share() if flags & _F.FS else parent.fs.fork()
+    group.memory = task.memory.share(group) if flags & CLONE.VM else task.memory.fork(host.space, group)
+    group.files = parent.files.share(group) if flags & CLONE.FILES else parent.files.fork(group)
+    group.fs = parent.fs.share() if flags & CLONE.FS else parent.fs.fork()
     group.executable = parent.executable
     group.oom_score_adj = parent.oom_score_adj
-    signals.inherit(parent, group, share=bool(flags & _F.SIGHAND), clear=bool(flags & _F.CLEAR_SIGHAND))
+    signals.inherit(parent, group, share=bool(flags & CLONE.SIGHAND), clear=bool(flags & CLONE.CLEAR_SIGHAND))
     child = Task(group, pid, host, group.memory, task)
     host.owner = child
     child.pending = signals.SignalQueue()
     child.start_ns = group.start_ns
-    if not flags & _F.VM or flags & _F.VFORK:
+    if not flags & CLONE.VM or flags & CLONE.VFORK:
         child.altstack = task.altstack
     group.tasks[pid] = child
-    if not flags & _F.VM:
+    if not flags & CLONE.VM:
         group.memory.forked_rss_kib = task.worker.recent_resident_kib(task, group.start_ns)
         group.memory.after_fork(child)
     return child
@@ -347,11 +348,11 @@ def _new_group(task: Task, birth: _Birth, serial: int, pid: int, host: HostTask)
 
 def _write_tids(task: Task, child: Task, birth: _Birth) -> None:
     """CLONE_PARENT_SETTID, CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID; Linux ignores bad pointers here."""
-    if birth.flags & _F.CHILD_CLEARTID:
+    if birth.flags & CLONE.CHILD_CLEARTID:
         child.clear_child_tid = birth.child_tid
-    if birth.flags & _F.PARENT_SETTID:
+    if birth.flags & CLONE.PARENT_SETTID:
         _write_tid(task.memory, birth.parent_tid, child.tid)
-    if birth.flags & _F.CHILD_SETTID:
+    if birth.flags & CLONE.CHILD_SETTID:
         _write_tid(child.memory, birth.child_tid, child.tid)
 
 
@@ -377,15 +378,15 @@ def set_tid_address(task: Task, address: Address) -> int:
 @syscall(272, partial="only flags that need no new namespace; CLONE_FILES and CLONE_FS are honoured")
 def unshare(task: Task, flags: U64) -> int:
     """unshare(2): stop sharing parts of the execution context. EINVAL for unknown flags or a threaded caller, EPERM."""
-    known = _F.THREAD | _F.FS | _F.SIGHAND | _F.VM | _F.FILES | _F.SYSVSEM | _NAMESPACES
+    known = CLONE.THREAD | CLONE.FS | CLONE.SIGHAND | CLONE.VM | CLONE.FILES | CLONE.SYSVSEM | _NAMESPACES
     if flags & ~known:
         raise OSError(EINVAL, "")
-    if flags & (_F.THREAD | _F.SIGHAND | _F.VM) and len(task.group.tasks) > 1:
+    if flags & (CLONE.THREAD | CLONE.SIGHAND | CLONE.VM) and len(task.group.tasks) > 1:
         raise OSError(EINVAL, "")
     _check(task, flags & _NAMESPACES)
     group = task.group
-    if flags & _F.FILES:
+    if flags & CLONE.FILES:
         group.files = group.files.unshare(group)
-    if flags & _F.FS:
+    if flags & CLONE.FS:
         group.fs = group.fs.unshare()
     return 0

@@ -24,36 +24,35 @@ if TYPE_CHECKING:
 __all__ = ["exit_robust_list", "wake_child_tid"]
 
 
-class Operation:
+class FUTEX:
     """FUTEX_* (include/uapi/linux/futex.h); plain integers, since every wait would look its member up twice."""
 
-    WAIT = 0
-    WAKE = 1
-    FD = 2
-    REQUEUE = 3
-    CMP_REQUEUE = 4
-    WAKE_OP = 5
-    LOCK_PI = 6
-    UNLOCK_PI = 7
-    TRYLOCK_PI = 8
-    WAIT_BITSET = 9
-    WAKE_BITSET = 10
-    WAIT_REQUEUE_PI = 11
-    CMP_REQUEUE_PI = 12
-    LOCK_PI2 = 13
+    WAIT: Final = 0
+    WAKE: Final = 1
+    FD: Final = 2
+    REQUEUE: Final = 3
+    CMP_REQUEUE: Final = 4
+    WAKE_OP: Final = 5
+    LOCK_PI: Final = 6
+    UNLOCK_PI: Final = 7
+    TRYLOCK_PI: Final = 8
+    WAIT_BITSET: Final = 9
+    WAKE_BITSET: Final = 10
+    WAIT_REQUEUE_PI: Final = 11
+    CMP_REQUEUE_PI: Final = 12
+    LOCK_PI2: Final = 13
 
 
-_O = Operation
 _PRIVATE: Final = 128
 _CLOCK_REALTIME: Final = 256
-_MAY_CHOOSE_CLOCK: Final = frozenset({_O.WAIT_BITSET, _O.WAIT_REQUEUE_PI, _O.LOCK_PI2})
+_MAY_CHOOSE_CLOCK: Final = frozenset({FUTEX.WAIT_BITSET, FUTEX.WAIT_REQUEUE_PI, FUTEX.LOCK_PI2})
 #: Operations whose fourth argument is a struct timespec, and whether it is relative, realtime.
 _TIMEOUTS: Final = {
-    _O.WAIT: (True, False),
-    _O.WAIT_BITSET: (False, False),
-    _O.WAIT_REQUEUE_PI: (False, False),
-    _O.LOCK_PI: (False, True),
-    _O.LOCK_PI2: (False, False),
+    FUTEX.WAIT: (True, False),
+    FUTEX.WAIT_BITSET: (False, False),
+    FUTEX.WAIT_REQUEUE_PI: (False, False),
+    FUTEX.LOCK_PI: (False, True),
+    FUTEX.LOCK_PI2: (False, False),
 }
 _FUTEX2_U32: Final = 2
 _FUTEX2_KNOWN: Final = 3 | _PRIVATE
@@ -73,9 +72,9 @@ def futex(task: Task, address: Address, op: S32, value: U32, fourth: U64, addres
     if realtime and operation not in _MAY_CHOOSE_CLOCK:
         raise OSError(ENOSYS, "")
     first, second = Futex(address, not op & _PRIVATE), Futex(address2, not op & _PRIVATE)
-    if operation == _O.WAKE:
+    if operation == FUTEX.WAKE:
         return futexes.wake(task, first, value, MATCH_ANY)
-    if operation == _O.WAKE_BITSET:
+    if operation == FUTEX.WAKE_BITSET:
         return futexes.wake(task, first, value, value3)
     if operation in _TIMEOUTS:
         return _timed(task, operation, first, second, value, value3, _deadline(task, operation, fourth, realtime))
@@ -91,27 +90,27 @@ def _timed(
     task: Task, operation: int, first: Futex, second: Futex, value: int, bits: int, deadline: Deadline | None
 ) -> object:
     """The operations that wait."""
-    if operation in (_O.LOCK_PI, _O.LOCK_PI2):
+    if operation in (FUTEX.LOCK_PI, FUTEX.LOCK_PI2):
         return futex_pi.lock(task, first, deadline)
-    if operation == _O.WAIT_REQUEUE_PI:
+    if operation == FUTEX.WAIT_REQUEUE_PI:
         return futex_pi.wait_for_requeue(task, first, value, second, deadline)
     wanted = [(first, value)]
-    return futexes.wait(task, wanted, MATCH_ANY if operation == _O.WAIT else bits, deadline)
+    return futexes.wait(task, wanted, MATCH_ANY if operation == FUTEX.WAIT else bits, deadline)
 
 
 def _at_once(task: Task, operation: int, first: Futex, second: Futex, wakes: int, count: int, value3: int) -> object:
     """The operations that do not wait."""
-    if operation == _O.REQUEUE:
+    if operation == FUTEX.REQUEUE:
         return futexes.requeue(task, first, second, wakes, count, None)
-    if operation == _O.CMP_REQUEUE:
+    if operation == FUTEX.CMP_REQUEUE:
         return futexes.requeue(task, first, second, wakes, count, value3)
-    if operation == _O.WAKE_OP:
+    if operation == FUTEX.WAKE_OP:
         return _wake_op(task, first, second, wakes, count, value3)
-    if operation == _O.UNLOCK_PI:
+    if operation == FUTEX.UNLOCK_PI:
         return futex_pi.unlock(task, first)
-    if operation == _O.TRYLOCK_PI:
+    if operation == FUTEX.TRYLOCK_PI:
         return futex_pi.lock(task, first, None, wait=False)
-    if operation == _O.CMP_REQUEUE_PI:
+    if operation == FUTEX.CMP_REQUEUE_PI:
         return futex_pi.requeue(task, first, second, wakes, count, value3)
     raise OSError(ENOSYS, "")
 

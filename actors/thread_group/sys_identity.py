@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from errno import EINVAL, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...messages.task_set import CredentialsChanged, JobControl
 from .credentials import CAP_SETGID, CAP_SETUID
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["tell_credentials"]
 
-_NOBODY = 0xFFFFFFFF  # -1: leave as it is
-_MAX_GROUPS = 65536
+_NOBODY: Final = 0xFFFFFFFF  # -1: leave as it is
+_MAX_GROUPS: Final = 65536
 
 
 @syscall(39)
@@ -251,7 +251,7 @@ def setfsuid(task: Task, uid: U32) -> int:
     """setfsuid(2): the user id of file accesses; returns the old one, also when it does not change. Never fails."""
     c = task.group.credentials
     old = c.copy()
-    if uid != _NOBODY and (uid in (*_uids(c), c.fsuid) or c.has(CAP_SETUID)):
+    if uid != _NOBODY and (uid == c.fsuid or uid in _uids(c) or c.has(CAP_SETUID)):
         c.fsuid = uid
         c.fix_file_capabilities(old)
     return old.fsuid
@@ -262,7 +262,7 @@ def setfsgid(task: Task, gid: U32) -> int:
     """setfsgid(2): the group id of file accesses; returns the old one. Never fails."""
     c = task.group.credentials
     old = c.fsgid
-    if gid != _NOBODY and (gid in (*_gids(c), c.fsgid) or c.has(CAP_SETGID)):
+    if gid != _NOBODY and (gid == c.fsgid or gid in _gids(c) or c.has(CAP_SETGID)):
         c.fsgid = gid
     return old
 

@@ -443,9 +443,10 @@ def _send(task: Task, source: OpenFile, target: OpenFile, count: int, offset: in
     if not direct or limited:
         return _move(task, source, target, count, offset)
     if isinstance(target, RegularFile):
-        count = target.room(task, count, None)
-        if type(count) is not int:
-            return count
+        room = target.room(task, count, None)
+        if type(room) is not int:
+            return room
+        count = room
     host = task.worker.host
     at = source.position() if offset is None else offset
     moved = host.send_file(target.host_fd, source.host_fd, at, count)
@@ -485,10 +486,10 @@ def copy_file_range(
         raise OSError(EINVAL, "")
     if at < 0 or to < 0:
         raise OSError(EINVAL, "")
-    count = target.room(task, count, to) if count else 0
-    if type(count) is not int:
-        return count
-    moved = _copy(task, source, target, count, at, to) if count else 0
+    room = target.room(task, count, to) if count else 0
+    if type(room) is not int:
+        return room
+    moved = _copy(task, source, target, room, at, to) if room else 0
     if moved:
         target.report(_IN_MODIFY)
     _advance(task, source, in_offset, at + moved)
@@ -577,9 +578,10 @@ def _splice(task: Task, source: OpenFile, target: OpenFile, count: int, start: i
     host_kinds = (PipeFile, RegularFile)
     if isinstance(source, host_kinds) and isinstance(target, host_kinds):
         if isinstance(target, RegularFile):
-            count = target.room(task, count, end)
-            if type(count) is not int:
-                return count
+            room = target.room(task, count, end)
+            if type(room) is not int:
+                return room
+            count = room
         at, to = -1 if start is None else start, -1 if end is None else end
         return task.worker.host.splice(source.host_fd, target.host_fd, count, at, to)
     if end is not None:

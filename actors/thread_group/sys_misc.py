@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from errno import EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config import identity
 from ...messages.kernel import ReadSyslog, SetHostName
@@ -18,14 +18,12 @@ from .table import S32, U32, U64, Address, syscall
 from .task import Petition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .task import Task
 
 __all__ = ["DEFAULT_UTS"]
 
 #: What uname(2) shows until Kernel says otherwise.
-DEFAULT_UTS = UtsName(
+DEFAULT_UTS: Final = UtsName(
     sysname=identity.SYSTEM_NAME,
     nodename=identity.HOST_NAME,
     release=identity.RELEASE,
@@ -34,9 +32,9 @@ DEFAULT_UTS = UtsName(
     domainname=identity.DOMAIN_NAME,
 )
 
-_UTS_FIELD_BYTES = 65
-_MAX_NAME_BYTES = 64
-_CAP_SYSLOG = 34
+_UTS_FIELD_BYTES: Final = 65
+_MAX_NAME_BYTES: Final = 64
+_CAP_SYSLOG: Final = 34
 
 
 # -- names ------------------------------------------------------------------------------------------------------
@@ -81,9 +79,9 @@ def _read_name(task: Task, address: int, length: int) -> str:
 # -- memory, load, log ------------------------------------------------------------------------------------------
 
 #: struct sysinfo: uptime, loads, total, free, shared, buffers, swap total and free, procs, pad, high, unit, pad.
-_SYSINFO = struct.Struct("<q3Q6QHH4x2QI4x")
+_SYSINFO: Final = struct.Struct("<q3Q6QHH4x2QI4x")
 #: sysinfo(2) counts load in units of 1 / 65536.
-_LOAD_SCALE = 1 << 16
+_LOAD_SCALE: Final = 1 << 16
 
 
 @syscall(99, partial="procs counts the threads of the caller's worker")
@@ -107,7 +105,7 @@ def sysinfo(task: Task, buffer: Address) -> int:
 
 
 _SYSLOG_READ, _SYSLOG_READ_ALL, _SYSLOG_READ_CLEAR, _SYSLOG_SIZE_UNREAD, _SYSLOG_SIZE_BUFFER = 2, 3, 4, 9, 10
-_SYSLOG_BUFFER_BYTES = 1 << 17
+_SYSLOG_BUFFER_BYTES: Final = 1 << 17
 
 
 @syscall(103, partial="reading and sizes; clearing and console levels are accepted and do nothing")
@@ -139,7 +137,7 @@ def _read_log(task: Task, buffer: int, length: int) -> int | Petition:
 
 _GRND_NONBLOCK, _GRND_RANDOM, _GRND_INSECURE = 1, 2, 4
 #: Bytes that one call gives at most: Linux goes on until a signal comes; here other tasks wait meanwhile.
-_MAX_RANDOM_BYTES = (1 << 25) - 1
+_MAX_RANDOM_BYTES: Final = (1 << 25) - 1
 
 
 @syscall(318, partial="at most 32 MiB at once")
@@ -157,7 +155,7 @@ def getrandom(task: Task, buffer: Address, count: U64, flags: U32) -> int:
 
 _CAP_V1, _CAP_V2, _CAP_V3 = 0x19980330, 0x20071026, 0x20080522
 #: 32-bit words per set, by version.
-_CAP_WORDS = {_CAP_V1: 1, _CAP_V2: 2, _CAP_V3: 2}
+_CAP_WORDS: Final = {_CAP_V1: 1, _CAP_V2: 2, _CAP_V3: 2}
 
 
 def _capability_header(task: Task, header: int) -> tuple[int, int]:
@@ -228,41 +226,36 @@ def _check_capset(own: Credentials, effective: int, permitted: int, inheritable:
 
 # -- what a sandbox refuses -------------------------------------------------------------------------------------
 
-#: Calls that change the machine, and their errno: what root gets in a container without the capability. The text
-#: completes the call's documentation.
-_REFUSED: dict[str, tuple[int, int, str]] = {
-    "ptrace": (
-        101,
+#: Calls that change the machine, and their errno: what root gets in a container without the capability.
+_REFUSED: dict[int, tuple[str, int, str]] = {
+    101: (
+        "ptrace",
         EPERM,
         "no process may trace another. EPERM, as for a process without CAP_SYS_PTRACE under a strict policy.",
     ),
-    "vhangup": (153, EPERM, "EPERM, as without CAP_SYS_TTY_CONFIG."),
-    "acct": (163, EPERM, "EPERM, as without CAP_SYS_PACCT."),
-    "swapon": (167, EPERM, "EPERM, as without CAP_SYS_ADMIN."),
-    "swapoff": (168, EPERM, "EPERM, as without CAP_SYS_ADMIN."),
-    "reboot": (169, EPERM, "EPERM, as without CAP_SYS_BOOT."),
-    "iopl": (172, EPERM, "EPERM, as without CAP_SYS_RAWIO."),
-    "ioperm": (173, EPERM, "EPERM, as without CAP_SYS_RAWIO."),
-    "init_module": (175, EPERM, "EPERM, as without CAP_SYS_MODULE."),
-    "delete_module": (176, EPERM, "EPERM, as without CAP_SYS_MODULE."),
-    "quotactl": (179, ENOSYS, "ENOSYS, as without CONFIG_QUOTA."),
-    "kexec_load": (246, EPERM, "EPERM, as without CAP_SYS_BOOT."),
-    "fanotify_init": (300, EPERM, "EPERM, as without CAP_SYS_ADMIN."),
-    "finit_module": (313, EPERM, "EPERM, as without CAP_SYS_MODULE."),
-    "seccomp": (317, EINVAL, "no filters. EINVAL, as without CONFIG_SECCOMP_FILTER."),
-    "bpf": (321, EPERM, "EPERM, as without CAP_BPF."),
-    "rseq": (334, ENOSYS, "ENOSYS, as without CONFIG_RSEQ; C libraries then do without."),
+    153: ("vhangup", EPERM, "EPERM, as without CAP_SYS_TTY_CONFIG."),
+    163: ("acct", EPERM, "EPERM, as without CAP_SYS_PACCT."),
+    167: ("swapon", EPERM, "EPERM, as without CAP_SYS_ADMIN."),
+    168: ("swapoff", EPERM, "EPERM, as without CAP_SYS_ADMIN."),
+    169: ("reboot", EPERM, "EPERM, as without CAP_SYS_BOOT."),
+    172: ("iopl", EPERM, "EPERM, as without CAP_SYS_RAWIO."),
+    173: ("ioperm", EPERM, "EPERM, as without CAP_SYS_RAWIO."),
+    175: ("init_module", EPERM, "EPERM, as without CAP_SYS_MODULE."),
+    176: ("delete_module", EPERM, "EPERM, as without CAP_SYS_MODULE."),
+    179: ("quotactl", ENOSYS, "ENOSYS, as without CONFIG_QUOTA."),
+    246: ("kexec_load", EPERM, "EPERM, as without CAP_SYS_BOOT."),
+    300: ("fanotify_init", EPERM, "EPERM, as without CAP_SYS_ADMIN."),
+    313: ("finit_module", EPERM, "EPERM, as without CAP_SYS_MODULE."),
+    317: ("seccomp", EINVAL, "no filters. EINVAL, as without CONFIG_SECCOMP_FILTER."),
+    321: ("bpf", EPERM, "EPERM, as without CAP_BPF."),
+    334: ("rseq", ENOSYS, "ENOSYS, as without CONFIG_RSEQ; C libraries then do without."),
 }
 
 
-def _register_refusal(name: str, number: int, errno: int, why: str) -> None:
-    def refuse(_task: Task) -> int:
-        return -errno
-
-    refuse.__doc__ = f"{name}(2): refused: {why}"
-    register: Callable[[Callable[[Task], int]], object] = syscall(number, name, partial="always refused")
-    register(refuse)
+def refuse(task: Task) -> int:
+    """Refuse the call with its errno."""
+    return -_REFUSED[task.number][1]
 
 
-for _name, (_number, _errno, _why) in _REFUSED.items():
-    _register_refusal(_name, _number, _errno, _why)
+for _number, (_name, _errno, _why) in _REFUSED.items():
+    syscall(_number, _name, partial=f"always refused: {_why}")(refuse)

@@ -28,23 +28,22 @@ __all__ = ["rusage"]
 _P_ALL, _P_PID, _P_PGID, _P_PIDFD = 0, 1, 2, 3
 
 
-class WaitOptions:
-    """W* of wait4(2) and waitid(2): plain integers, see ``sys_clone.CloneFlags``."""
+class W:
+    """W* of wait4(2) and waitid(2): plain integers, see ``sys_clone.CLONE``."""
 
-    NOHANG = 1
-    UNTRACED = 2
-    EXITED = 4
-    CONTINUED = 8
-    NOWAIT = 0x0100_0000
-    NOTHREAD = 0x2000_0000
-    ALL = 0x4000_0000
-    CLONE = 0x8000_0000
+    NOHANG: Final = 1
+    UNTRACED: Final = 2
+    EXITED: Final = 4
+    CONTINUED: Final = 8
+    NOWAIT: Final = 0x0100_0000
+    NOTHREAD: Final = 0x2000_0000
+    ALL: Final = 0x4000_0000
+    CLONE: Final = 0x8000_0000
 
 
-_W = WaitOptions
-_WAIT4_OPTIONS = _W.NOHANG | _W.UNTRACED | _W.CONTINUED | _W.NOTHREAD | _W.ALL | _W.CLONE
-_WAITID_OPTIONS = _WAIT4_OPTIONS | _W.EXITED | _W.NOWAIT
-_EINTR = 4
+_WAIT4_OPTIONS: Final = W.NOHANG | W.UNTRACED | W.CONTINUED | W.NOTHREAD | W.ALL | W.CLONE
+_WAITID_OPTIONS: Final = _WAIT4_OPTIONS | W.EXITED | W.NOWAIT
+_EINTR: Final = 4
 
 
 def _wait(task: Task, id_type: int, number: int, options: int) -> tuple[int, tuple[int, ...]] | Petition | int:
@@ -56,7 +55,7 @@ def _wait(task: Task, id_type: int, number: int, options: int) -> tuple[int, tup
         return ERESTARTSYS
     if answer.errno:
         raise OSError(answer.errno, "")
-    if answer.value and not options & _W.NOWAIT:
+    if answer.value and not options & W.NOWAIT:
         _add_child_times(task.group, answer.extra)
     return answer.value, answer.extra
 
@@ -80,7 +79,7 @@ def wait4(task: Task, pid: S32, status: Address, options: U32, usage: Address) -
         id_type, number = _P_PGID, -pid or task.group.pgid
     else:
         id_type, number = (_P_ALL, 0) if pid == -1 else (_P_PID, pid)
-    found = _wait(task, id_type, number, options | _W.EXITED)
+    found = _wait(task, id_type, number, options | W.EXITED)
     if not isinstance(found, tuple):
         return found
     child, extra = found
@@ -95,13 +94,13 @@ def wait4(task: Task, pid: S32, status: Address, options: U32, usage: Address) -
 @syscall(247)
 def waitid(task: Task, id_type: S32, number: S32, info: Address, options: U32, usage: Address) -> object:
     """waitid(2): wait for a child's change of state. EAGAIN (O_NONBLOCK), EBADF, ECHILD, EFAULT, EINTR, EINVAL."""
-    if options & ~_WAITID_OPTIONS or not options & (_W.EXITED | _W.UNTRACED | _W.CONTINUED):
+    if options & ~_WAITID_OPTIONS or not options & (W.EXITED | W.UNTRACED | W.CONTINUED):
         raise OSError(EINVAL, "")
     polls = task.memo.get("nonblocking_pidfd", False)
     if task.answer is None:
         number, nonblocking = _waited_for(task, id_type, number)
-        polls = task.memo["nonblocking_pidfd"] = nonblocking and not options & _W.NOHANG
-    found = _wait(task, id_type, number, options | _W.NOHANG if polls else options)
+        polls = task.memo["nonblocking_pidfd"] = nonblocking and not options & W.NOHANG
+    found = _wait(task, id_type, number, options | W.NOHANG if polls else options)
     if not isinstance(found, tuple):
         return found
     child, extra = found
@@ -179,7 +178,7 @@ def getrusage(task: Task, who: S32, usage: Address) -> int:
 
 # -- limits -------------------------------------------------------------------------------------------------------
 
-_LIMIT = struct.Struct("<QQ")
+_LIMIT: Final = struct.Struct("<QQ")
 
 
 def _resource(number: int) -> Resource:
@@ -243,7 +242,7 @@ def _target_of_prlimit(task: Task, pid: int) -> ThreadGroup:
 
 # -- prctl --------------------------------------------------------------------------------------------------------
 
-_COMMAND_BYTES = 16
+_COMMAND_BYTES: Final = 16
 #: Every securebit with its lock, and the locks alone.
 _SECURE_KNOWN, _SECURE_LOCKS = 0xFFF, 0xAAA
 _AMBIENT_IS_SET, _AMBIENT_RAISE, _AMBIENT_LOWER, _AMBIENT_CLEAR_ALL = 1, 2, 3, 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from errno import E2BIG, EACCES, EINVAL, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .credentials import CAP_SYS_ADMIN, CAP_SYS_NICE
 from .limits import Resource
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["affinity_of"]
 
 _OTHER, _FIFO, _RR, _BATCH, _IDLE, _DEADLINE = 0, 1, 2, 3, 5, 6
-_POLICIES = (_OTHER, _FIFO, _RR, _BATCH, _IDLE)
-_REALTIME = (_FIFO, _RR)
-_RESET_ON_FORK = 0x4000_0000
+_POLICIES: Final = (_OTHER, _FIFO, _RR, _BATCH, _IDLE)
+_REALTIME: Final = (_FIFO, _RR)
+_RESET_ON_FORK: Final = 0x4000_0000
 #: SCHED_FLAG_RESET_ON_FORK, SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS.
 _ATTR_RESET, _ATTR_KEEP_POLICY, _ATTR_KEEP_PARAMS = 1, 8, 0x10
-_MAX_REALTIME_PRIORITY = 99
+_MAX_REALTIME_PRIORITY: Final = 99
 #: struct sched_attr: size policy flags nice priority runtime deadline period util_min util_max.
-_ATTR = struct.Struct("<IIQiIQQQII")
-_ATTR_MIN_BYTES = 48
-_PAGE_BYTES = 4096
+_ATTR: Final = struct.Struct("<IIQiIQQQII")
+_ATTR_MIN_BYTES: Final = 48
+_PAGE_BYTES: Final = 4096
 #: SCHED_RR's slice, and the base slice that sched_getattr(2) shows for SCHED_OTHER.
-_RR_SLICE_NS = 100_000_000
-_FAIR_SLICE_NS = 1_400_000
+_RR_SLICE_NS: Final = 100_000_000
+_FAIR_SLICE_NS: Final = 1_400_000
 #: Process id of init.
-_INIT = 1
+_INIT: Final = 1
 _PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER = 0, 1, 2
 
 
@@ -192,7 +192,7 @@ def sched_get_priority_min(_task: Task, policy: S32) -> int:
 
 
 def _priority_bound(policy: int, realtime: int) -> int:
-    if policy not in (*_POLICIES, _DEADLINE):
+    if policy != _DEADLINE and policy not in _POLICIES:
         raise OSError(EINVAL, "")
     return realtime if policy in _REALTIME else 0
 
@@ -321,7 +321,7 @@ def setpriority(task: Task, which: S32, who: S32, nice: S32) -> int:
 # -- I/O priorities ---------------------------------------------------------------------------------------------
 
 _IO_NONE, _IO_REALTIME, _IO_BEST_EFFORT, _IO_IDLE = range(4)
-_IO_LEVELS = 8
+_IO_LEVELS: Final = 8
 
 
 def _io_which(task: Task, which: int, who: int) -> list[Task]:

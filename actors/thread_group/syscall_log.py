@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...config.logging import get_logger, is_logged
 from .table import TABLE
@@ -20,7 +20,7 @@ __all__ = ["SyscallLog"]
 
 log = get_logger(__name__)
 
-_MAX_ERRNO = 4095
+_MAX_ERRNO: Final = 4095
 
 
 class SyscallLog:

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-__all__ = ["S32", "S64", "TABLE", "U16", "U32", "U64", "Address", "Entry", "PathName", "Support", "syscall"]
+__all__ = [
+    "S32",
+    "S64",
+    "TABLE",
+    "U16",
+    "U32",
+    "U64",
+    "Address",
+    "Entry",
+    "PathName",
+    "Support",
+    "decoded_arguments",
+    "syscall",
+]
 
 # Argument types. The string is an expression over ``a`` (the register) and ``task``.
 S32 = Annotated[int, "((a & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000"]
@@ -58,20 +71,16 @@ class Entry:
         self.note = note
         #: Decodes the six registers and calls the handler. Compiled at the first call: most are never called, and to
         #: compile all of them took a tenth of a start.
-        self.call: Callable[[Task, tuple[int, int, int, int, int, int]], Any] = self._first_call
+        self.call: Callable[[Task, tuple[int, ...]], Any] = self._first_call
 
-    def _first_call(self, task: Task, registers: tuple[int, int, int, int, int, int]) -> Any:
+    def _first_call(self, task: Task, registers: tuple[int, ...]) -> Any:
         self.compile()
         return self.call(task, registers)
 
     def compile(self) -> None:
         """Make :attr:`call` what it is after the first call."""
-        self.call = _compile(self.handler)
-
-    @property
-    def doc(self) -> str:
-        """First paragraph of the handler's docstring: ``pipe2(2): ...`` and its errnos."""
-        return (self.handler.__doc__ or "").strip()
+        source = f"lambda task, r: handler(task, {decoded_arguments(self.handler)})"
+        self.call = eval(source, {"handler": self.handler})  # noqa: S307  # our own text
 
 
 #: Every supported system call by its number.
@@ -97,8 +106,8 @@ def syscall(number: int, name: str | None = None, *, partial: str = "") -> Calla
     return register
 
 
-def _compile(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``lambda task, r: handler(task, <decoded r[0]>, ...)``, compiled once."""
+def decoded_arguments(handler: Callable[..., Any]) -> str:
+    """Return the text of the arguments behind ``task``, as expressions over ``task`` and the registers ``r``."""
     code = handler.__code__
     names = code.co_varnames[1 : code.co_argcount]
     terms = []
@@ -107,8 +116,7 @@ def _compile(handler: Callable[..., Any]) -> Callable[..., Any]:
         annotation = eval(handler.__annotations__[name], handler.__globals__)  # noqa: S307  # our own text
         expression = annotation.__metadata__[0]
         terms.append(_on_register(expression, index))
-    source = f"lambda task, r: handler(task, {', '.join(terms)})" if terms else "lambda task, r: handler(task)"
-    return typing.cast("Callable[..., Any]", eval(source, {"handler": handler}))  # noqa: S307  # our own text
+    return ", ".join(terms)
 
 
 def _on_register(expression: str, index: int) -> str:

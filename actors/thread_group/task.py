@@ -62,9 +62,9 @@ class Block:
     #: Host descriptors (with the open file that keeps each alive, if any) and the EPOLL* events that wake.
     fds: tuple[tuple[int, int], ...] = ()
     #: Open files that must not be closed under the wait.
-    files: tuple[OpenFile, ...] = ()
+    files: "tuple[OpenFile, ...]" = ()  # noqa: UP037  # evaluated when it is compiled
     #: Channels that wake: any hashable, see Worker.wake.
-    channels: tuple[Hashable, ...] = ()
+    channels: "tuple[Hashable, ...]" = ()  # noqa: UP037  # evaluated when it is compiled
     #: Guest CLOCK_MONOTONIC in ns at which to wake, or None.
     deadline_ns: int | None = None
     #: The result when a signal interrupts; one of the ERESTART* above or a value (a partial count).
@@ -83,7 +83,7 @@ class Petition:
     message is given as a class and fields.  The handler is called again with ``task.answer`` set.
     """
 
-    message: type[Message]
+    message: "type[Message]"  # noqa: UP037  # evaluated when it is compiled
     fields: dict[str, Any]
     #: A signal interrupts this wait: the dispatcher tells TaskSet WaitCancel and waits for the answer all the same.
     interruptible: bool = False
@@ -163,7 +163,7 @@ class Task:
         self.state = RunState.EMBRYO
         #: The system call in progress.
         self.number = -1
-        self.args: tuple[int, int, int, int, int, int] = (0,) * ARGUMENT_COUNT  # type: ignore[assignment]
+        self.args: tuple[int, ...] = (0,) * ARGUMENT_COUNT
         #: What the call in progress remembers between its handler's calls; cleared when it ends.
         self.memo: dict[str, Any] = {}
         self.block: Block | None = None

@@ -8,7 +8,6 @@ TerminalHangup, and MountNamespace TerminalSeen and TerminalGone; JobControl and
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import struct
@@ -382,8 +381,7 @@ def adopt_host_terminal(worker: Worker, fd: int, flags: int, uid: int) -> Termin
     if device:
         worker.host.close(terminals[device].fd)
     else:
-        free = (_TTY_MAJOR << 8 | n for n in itertools.count(1))
-        device = next(d for d in free if d not in terminals) if HOST_TERMINAL in terminals else HOST_TERMINAL
+        device = _free_device(terminals)
     terminals[device] = HostTerminal(host_number, worker.host.duplicate(fd))
     identity = Identity(
         mode=stat.S_IFCHR | 0o620,
@@ -395,6 +393,16 @@ def adopt_host_terminal(worker: Worker, fd: int, flags: int, uid: int) -> Termin
         gid=5,
     )
     return Terminal(worker, identity, flags, fd, device)
+
+
+def _free_device(terminals: dict[int, HostTerminal]) -> int:
+    """Return the console's device number, or when it is taken the first /dev/ttyN's that is not."""
+    device = HOST_TERMINAL
+    number = 1
+    while device in terminals:
+        device = _TTY_MAJOR << 8 | number
+        number += 1
+    return device
 
 
 def acquire(group: ThreadGroup, device: int, tid: int) -> None:

@@ -34,7 +34,7 @@ class PeerCredentials(NamedTuple):
 class Bound(NamedTuple):
     """A socket with a name."""
 
-    file: SocketFile
+    file: "SocketFile"  # noqa: UP037  # evaluated when it is compiled
     #: Leads to the socket on the host.
     path_fd: int
     #: How the host names it to its peers.

@@ -27,11 +27,11 @@ _UIO_MAXIOV: Final = 1024
 _MAX_RW_COUNT: Final = 0x7FFF_F000
 _SSIZE_MAX: Final = (1 << 63) - 1
 
-_U16 = struct.Struct("<H")
-_U32 = struct.Struct("<I")
-_S32 = struct.Struct("<i")
-_U64 = struct.Struct("<Q")
-_S64 = struct.Struct("<q")
+_U16: Final = struct.Struct("<H")
+_U32: Final = struct.Struct("<I")
+_S32: Final = struct.Struct("<i")
+_U64: Final = struct.Struct("<Q")
+_S64: Final = struct.Struct("<q")
 
 
 def _fault() -> OSError:

@@ -17,7 +17,7 @@ import resource
 import select
 import struct
 from fcntl import ioctl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..interface import Event, EventKind
 from ..ptrace.binding import PTRACE_EVENT_SECCOMP
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..ptrace.placement import Affinity
     from ..ptrace.seed import Seed
+    from ..ptrace.space import PtraceSpace
     from ..ptrace.task import PtraceTask
 
 __all__ = ["NotifyPlatform"]
@@ -58,10 +59,9 @@ class NotifyPlatform(PtracePlatform):
     """Host tasks under a seccomp filter that notifies."""
 
     name = "notify"
-    advice = PtracePlatform.advice + "; and Linux 5.19 or later, with no other seccomp listener above"
-    task_type = NotifyTask
-    space_type = NotifySpace
-    key: int
+    advice: ClassVar[str] = PtracePlatform.advice + "; and Linux 5.19 or later, with no other seccomp listener above"
+    task_type: ClassVar[type[PtraceTask]] = NotifyTask
+    space_type: ClassVar[type[PtraceSpace]] = NotifySpace
 
     def __init__(self, affinity: Affinity = "adaptive") -> None:
         super().__init__(affinity)

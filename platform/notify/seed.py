@@ -1,4 +1,4 @@
-"""The seed of the notify platform, whose filter has a listener, and the key of its injected calls.
+"""The seed of the notify platform, whose filter has a listener, and the key of injected calls.
 
 Linux counterpart: none.  It owns the key until every tracee has it, and passes the listener to the worker: through the
 shelf's socket, because a container's usual profile has no place for pidfd_getfd(2).
@@ -12,12 +12,11 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..interface import STUB_ADDRESS
 from ..ptrace.binding import PTRACE_O_TRACESECCOMP
 from ..ptrace.seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
-from ..ptrace.tracee import Tracee
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .filter import filter_program
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..ptrace.placement import Placement
 
-__all__ = ["FILE_TRAMPOLINE", "TRAMPOLINE", "KeyedTracee", "NotifySeed"]
+__all__ = ["FILE_TRAMPOLINE", "TRAMPOLINE", "NotifySeed"]
 
 #: In the stub page: ``mov rdi, r11; jmp rcx``.
 TRAMPOLINE: Final = STUB_ADDRESS + 8
@@ -40,7 +39,6 @@ _ADDR_NO_RANDOMIZE: Final = 0x0040000
 
 _FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
 _FILTER_FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5
-_LOW_HALF: Final = 0xFFFF_FFFF
 _MMAP: Final = SYS["mmap"]
 _PAGE: Final = 4096
 _MAP_PRIVATE, _MAP_ANONYMOUS = 0x02, 0x20
@@ -62,31 +60,18 @@ def _addresses_not_random() -> Iterator[None]:
         personality(before)
 
 
-class KeyedTracee(Tracee):
-    """A tracee whose injected calls carry the key that the filter asks for."""
-
-    key: int
-
-    def inject(self, number: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
-        key = self.key
-        if number == _MMAP:
-            return super().inject(
-                number, a0, a1, a2 | (key & _LOW_HALF) << 32, a3, a4 & _LOW_HALF | key >> 32 << 32, a5
-            )
-        return super().inject(number, a0, a1, a2, a3, a4, key)
-
-
-class NotifySeed(KeyedTracee, Seed):
+class NotifySeed(Seed):
     """The parked process that every tracee is cloned from."""
 
-    options = Seed.options | PTRACE_O_TRACESECCOMP
+    options: ClassVar[int] = Seed.options | PTRACE_O_TRACESECCOMP
     mmap_base: int
 
     def __init__(self, shelf_socket: int, placement: Placement) -> None:
+        #: What injected calls carry and the filter asks for.
         self.key = int.from_bytes(os.urandom(8), "little")
         self._listener = -1
         with _addresses_not_random():
-            super().__init__(shelf_socket, placement)
+            super().__init__(shelf_socket, placement, self.key)
 
     def _map_stub(self) -> None:
         super()._map_stub()

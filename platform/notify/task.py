@@ -51,10 +51,9 @@ from ..ptrace.tracee import WALL
 from ..x86_64.registers import Registers
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .filter import MOST_PLACED
-from .seed import FILE_TRAMPOLINE, TRAMPOLINE, KeyedTracee
+from .seed import FILE_TRAMPOLINE, TRAMPOLINE
 
 if TYPE_CHECKING:
-    from ..ptrace.space import PtraceSpace
     from .platform import NotifyPlatform
     from .space import NotifySpace
 
@@ -94,24 +93,24 @@ _BIT_31: Final = 1 << 31
 _LOW_HALF: Final = 0xFFFF_FFFF
 
 
-class NotifyTask(KeyedTracee, PtraceTask):
+class NotifyTask(PtraceTask):
     """One host process under the filter."""
 
     resume_request = PTRACE_CONT
-    _platform: NotifyPlatform
-    space: NotifySpace
 
     def __init__(
         self,
         platform: NotifyPlatform,
         host_tid: int,
         cpus: frozenset[int],
-        space: PtraceSpace,
+        space: NotifySpace,
         registers: Registers,
     ) -> None:
         """Take over a stopped tracee, whose registers are to become *registers*."""
         super().__init__(platform, host_tid, cpus, space, registers)
-        self.key = platform.key
+        self._notify = platform
+        #: Its address space, as this platform knows it.
+        self._calls = space
         self._listener = platform.listener
         self._running = platform.running
         #: The notification that waits for its answer, and its call; None in a ptrace stop and when running.
@@ -209,8 +208,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
             raise self.lost()
 
     def interrupt(self) -> None:
-        if self.host_tid in self._platform.running:
-            self._platform.drain()
+        if self.host_tid in self._notify.running:
+            self._notify.drain()
             super().interrupt()
 
     # -- stops --------------------------------------------------------------------------------------------------
@@ -258,22 +257,22 @@ class NotifyTask(KeyedTracee, PtraceTask):
         """Defer *call*: its number, the start of its range, its length, and so on."""
         self._deferred = call
         self._expected = expected
-        if self.space.is_shared:
-            self.space.take_off(self, call[0], call[1], call[2])
+        if self._calls.is_shared:
+            self._calls.take_off(self, call[0], call[1], call[2])
 
     def landed(self) -> None:
         """Something was heard of it: the host has made its call."""
-        self.space.in_flight.pop(self, None)
+        self._calls.in_flight.pop(self, None)
 
     def halt(self) -> None:
         """Have the call that is in flight made; what the task does next is reported as ever."""
         if self._deferred is not None:
             self._know_registers()
             return
-        self._platform.drain()
-        if self.host_tid in self._platform.running:
+        self._notify.drain()
+        if self.host_tid in self._notify.running:
             super().interrupt()
-            self._platform.report_stop(self, os.waitpid(self.host_tid, WALL)[1])
+            self._notify.report_stop(self, os.waitpid(self.host_tid, WALL)[1])
 
     def buried(self) -> None:
         self.landed()
@@ -331,8 +330,8 @@ class NotifyTask(KeyedTracee, PtraceTask):
         *,
         natural: bool = False,
     ) -> None:
-        if self.space.in_flight:
-            self.space.settle(self, address, address + length, places=True)
+        if self._calls.in_flight:
+            self._calls.settle(self, address, address + length, places=True)
         if host_fd >= 0:
             made = self._defer_file_mapping(address, length, prot, flags, host_fd, offset)
         else:
@@ -354,12 +353,12 @@ class NotifyTask(KeyedTracee, PtraceTask):
             return False
         if flags & _MAP_TYPE != _MAP_PRIVATE or offset > _MOST_FILE_BYTES or self._registers.r8 > _LOW_HALF:
             return False
-        shelf = self._platform.shelf
+        shelf = self._notify.shelf
         place, stays = shelf.place(host_fd)
         if not stays:
             shelf.remove(place)
             return False
-        if not self._platform.defers or (prot, flags) not in shelf.proven[place]:
+        if not self._notify.defers or (prot, flags) not in shelf.proven[place]:
             super().mmap(address, length, prot, flags, host_fd, offset)
             shelf.proven[place].add((prot, flags))
             return True
@@ -376,7 +375,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         if (wanted + _PAGE - 1) & -_PAGE != length or as_prot != prot or flags & ~as_flags & _MAP_FIXED:
             return False
         flags |= _MAP_FIXED
-        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or not self._platform.defers:
+        if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or not self._notify.defers:
             return False
         if self._notification is None:
             if not self.at_call or self._stale or as_flags & _MAP_FIXED:
@@ -388,20 +387,20 @@ class NotifyTask(KeyedTracee, PtraceTask):
         return True
 
     def munmap(self, address: int, length: int) -> None:
-        if self.space.in_flight:
-            self.space.settle(self, address, address + length, places=True)
+        if self._calls.in_flight:
+            self._calls.settle(self, address, address + length, places=True)
         if not self._defer(_MUNMAP, address, length):
             super().munmap(address, length)
 
     def mprotect(self, address: int, length: int, prot: int) -> None:
-        if self.space.in_flight:
-            self.space.settle(self, address, address + length)
+        if self._calls.in_flight:
+            self._calls.settle(self, address, address + length)
         if not self._defer(_MPROTECT, address, length, prot):
             super().mprotect(address, length, prot)
 
     def madvise(self, address: int, length: int, advice: int) -> None:
-        if self.space.in_flight:
-            self.space.settle(self, address, address + length)
+        if self._calls.in_flight:
+            self._calls.settle(self, address, address + length)
         if not self._defer(_MADVISE, address, length, advice):
             super().madvise(address, length, advice)
 
@@ -409,7 +408,7 @@ class NotifyTask(KeyedTracee, PtraceTask):
         """Leave a call to the host if it is the pending one and nobody can come between."""
         if self._notification is None or self._number != number or self._deferred is not None:
             return False
-        if not self._platform.defers:
+        if not self._notify.defers:
             return False
         args = self._args
         if args[0] != address or (args[1] + _PAGE - 1) & -_PAGE != length or rest and args[2] != rest[0]:
@@ -419,13 +418,13 @@ class NotifyTask(KeyedTracee, PtraceTask):
         return True
 
     def mremap(self, old: int, old_length: int, new: int, new_length: int) -> None:
-        if self.space.in_flight:
-            self.space.settle(self)
+        if self._calls.in_flight:
+            self._calls.settle(self)
         super().mremap(old, old_length, new, new_length)
 
     def clone(self, *, share_memory: bool) -> PtraceTask:
-        if self.space.in_flight and not share_memory:
-            self.space.settle(self)
+        if self._calls.in_flight and not share_memory:
+            self._calls.settle(self)
         return super().clone(share_memory=share_memory)
 
 

@@ -20,7 +20,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..interface import Event, EventKind, HostTaskDied, Platform
 from ..x86_64.registers import Registers
@@ -78,14 +78,13 @@ class PtracePlatform(Platform):
     """Host tasks under PTRACE_SYSEMU."""
 
     name = "ptrace"
-    mmap_base = 0
     #: What to do when the host does not let it start.
-    advice = (
+    advice: ClassVar[str] = (
         "it needs to trace its own children: kernel.yama.ptrace_scope at most 2, in a container a seccomp profile that "
         "allows ptrace, and a worker that did not make itself undumpable before"
     )
-    task_type: type[PtraceTask] = PtraceTask
-    space_type: type[PtraceSpace] = PtraceSpace
+    task_type: ClassVar[type[PtraceTask]] = PtraceTask
+    space_type: ClassVar[type[PtraceSpace]] = PtraceSpace
     shelf: Shelf
     placement: Placement
     xstate_size: int
@@ -93,6 +92,9 @@ class PtracePlatform(Platform):
     def __init__(self, affinity: Affinity = "adaptive") -> None:
         """*affinity* is where tracees run: "pinned" to the worker's CPU, "free", or whichever pays ("adaptive")."""
         self._affinity: Affinity = affinity
+        self.mmap_base = 0
+        #: What the filter asks of injected calls; 0 for nothing.
+        self.key = 0
         self._tasks: dict[int, PtraceTask] = {}
         #: Tasks that were resumed and have not reported since, by tid.
         self.running: dict[int, PtraceTask] = {}
@@ -104,6 +106,8 @@ class PtracePlatform(Platform):
         self.foreign_exits: deque[tuple[int, int]] = deque(maxlen=1024)
         self._seed: Seed | None = None
         self._signal_fd = -1
+        #: What is to be closed, last first.
+        self._parts: list[Placement | Shelf] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -120,6 +124,7 @@ class PtracePlatform(Platform):
     def _start(self) -> None:
         self._signal_fd = _open_sigchld_fd()
         self.placement = Placement(self._affinity)
+        self._parts.append(self.placement)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs:
             try:
@@ -130,6 +135,7 @@ class PtracePlatform(Platform):
                 raise
         self.xstate_size = self._seed.xstate_size
         self.shelf = Shelf(self._seed, space, ours, _SHELF_LIMIT, self.is_mapping)
+        self._parts.append(self.shelf)
 
     def is_mapping(self, _place: int) -> bool:
         """Tell whether a task may be about to map what stands at a place of the shelf: its calls are made at once."""
@@ -151,9 +157,8 @@ class PtracePlatform(Platform):
         if self._seed is not None:
             self._seed.kill()
             self._seed = None
-        for part in ("shelf", "placement"):
-            if part in self.__dict__:
-                self.__dict__.pop(part).close()
+        while self._parts:
+            self._parts.pop().close()
         if self._signal_fd >= 0:
             os.close(self._signal_fd)
             self._signal_fd = -1

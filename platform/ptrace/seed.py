@@ -20,7 +20,7 @@ import ctypes
 import os
 import resource
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ..interface import STUB_ADDRESS
 from ..x86_64 import xstate
@@ -78,15 +78,18 @@ class Seed(Tracee):
     #: Size of the XSAVE area as the host's ptrace wants it.
     xstate_size: int
     #: What ptrace is to report; every clone inherits it.
-    options = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD
+    options: ClassVar[int] = PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD
 
-    def __init__(self, shelf_socket: int, placement: Placement) -> None:
-        """Fork, stop and empty a process that keeps only *shelf_socket*. OSError when the host forbids a step."""
+    def __init__(self, shelf_socket: int, placement: Placement, key: int = 0) -> None:
+        """Fork, stop and empty a process that keeps only *shelf_socket*. OSError when the host forbids a step.
+
+        *key* is what the filter will ask of injected calls.
+        """
         try:
             pid, inherited = _spawn_and_park(shelf_socket), SHELF_SOCKET
         except OSError:  # the host forbids to execute what is in memory, or to make it executable
             pid, inherited = _fork_and_park(), shelf_socket
-        super().__init__(pid, placement, placement.cpus)
+        super().__init__(pid, placement, placement.cpus, key)
         try:
             self._prepare(inherited)
         except BaseException:

@@ -75,8 +75,8 @@ class PtraceTask(Tracee, HostTask):
         self, platform: PtracePlatform, host_tid: int, cpus: frozenset[int], space: PtraceSpace, registers: Registers
     ) -> None:
         """Take over a stopped tracee, whose registers are to become *registers*."""
-        super().__init__(host_tid, platform.placement, cpus)
-        self.space: PtraceSpace = space
+        super().__init__(host_tid, platform.placement, cpus, platform.key)
+        self.space = self._own_space = space
         self.owner: Any = None
         self.interrupted = False
         #: For how many looks of CPU placement nothing was heard of it.
@@ -156,7 +156,7 @@ class PtraceTask(Tracee, HostTask):
         """Give back what it held: it is dead and reaped."""
         self._alive = False
         self._platform.forget(self)
-        self.space.release()
+        self._own_space.release()
         self.host_tid = -1  # whoever still holds this object gets HostTaskDied, not a new process with that number
 
     # -- registers ----------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class PtraceTask(Tracee, HostTask):
         tid = self._host_call(SYS["clone"], CLONE_FLAGS | (_CLONE_VM if share_memory else 0))
         registers = self._registers.copy()
         registers.rax = 0
-        return self._platform.adopt(tid, self, registers, self.space if share_memory else None)
+        return self._platform.adopt(tid, self, registers, self._own_space if share_memory else None)
 
 
 def check_range(address: int, length: int) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..interface import STUB_ADDRESS, HostTaskDied
 from ..x86_64.registers import Registers
+from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
 from .binding import NT_PRSTATUS, PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGSET, Iovec, lost, ptrace
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ _STATUS_SYS: Final = signal.SIGSYS << 8 | 0x7F
 
 _AFTER_CALL: Final = STUB_ADDRESS + 3
 _MAX_ERRNO: Final = 4095
+_MMAP: Final = SYS["mmap"]
+_LOW_HALF: Final = 0xFFFF_FFFF
 
 #: Size of the registers that an injected call borrows: r15 to ss.
 CORE_SIZE: Final = 21 * 8
@@ -79,11 +82,12 @@ def reap(tid: int) -> None:
 class Tracee:
     """A host process of ours that is stopped under ptrace and has the stub page mapped."""
 
-    def __init__(self, host_tid: int, placement: Placement, cpus: frozenset[int]) -> None:
-        """*cpus* is where it may run at the moment: a clone inherits that."""
+    def __init__(self, host_tid: int, placement: Placement, cpus: frozenset[int], key: int = 0) -> None:
+        """*cpus* is where it may run at the moment: a clone inherits that. *key* is what its filter asks for."""
         self.host_tid = host_tid
         self.placement = placement
         self.cpus = cpus
+        self._key = key
 
     def kill(self) -> None:
         """End it and reap it, whatever it does."""
@@ -106,6 +110,13 @@ class Tracee:
         near = self.placement.near()
         if self.cpus is not near:
             self.place(near)
+        key = self._key
+        if key:
+            # Where the host does not look, or has no argument: the upper halves of two ints, or the sixth.
+            if number == _MMAP:
+                a2, a4 = a2 | (key & _LOW_HALF) << 32, a4 & _LOW_HALF | key >> 32 << 32
+            else:
+                a5 = key
         _pack_call(_call, _CALL_OFFSET, a3, a5, a4, number, 0, a2, a1, a0)
         if ptrace(PTRACE_SETREGSET, self.host_tid, NT_PRSTATUS, _call_address) == -1:
             raise self.lost()

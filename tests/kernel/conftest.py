@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from greenroom.actors.kernel.actor import Kernel
-from greenroom.actors.runtime.actor import Actor, Ask, Promise, handles
+from greenroom.actors.runtime.actor import Actor, Ask, Promise, handlers_of, handles
 from greenroom.actors.runtime.loop import Loop
 from greenroom.actors.runtime.node import Node, Placement
 from greenroom.actors.timekeeper.actor import Timekeeper
@@ -55,7 +55,7 @@ class Listener(Actor):
 
     def on_receive(self, message: Any) -> Any:
         self.heard.append(message)
-        return super().on_receive(message) if type(message) in self._handlers else None
+        return super().on_receive(message) if type(message) in handlers_of(type(self)) else None
 
     def take(self, kind: type[Any]) -> list[Any]:
         taken = [m for m in self.heard if type(m) is kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from greenroom.actors.runtime.actor import Actor, Ask, Promise, handles
+from greenroom.actors.runtime.actor import Actor, Ask, Promise, handlers_of, handles
 from greenroom.actors.runtime.loop import Loop
 from greenroom.actors.runtime.node import Node, Placement
 from greenroom.actors.task_set import jobs
@@ -49,7 +49,7 @@ class Listener(Actor):
 
     def on_receive(self, message: Any) -> Any:
         self.heard.append(message)
-        return super().on_receive(message) if type(message) in self._handlers else None
+        return super().on_receive(message) if type(message) in handlers_of(type(self)) else None
 
     def take(self, kind: type[Any]) -> list[Any]:
         """Return and forget the messages of one type."""
