@@ -9,7 +9,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= /usr/bin/python3
-VENV := .venv
+# With COMPILED=1 every task uses the compiled form (setup.py), in an environment of its own; building that takes 5 minutes.
+VENV := .venv$(if $(COMPILED),/compiled)
 BIN := $(VENV)/bin
 STATE := $(VENV)/state
 # A directory in which the checkout has the package's name.
@@ -23,12 +24,17 @@ RUN_PACKAGES := python3 python3-venv
 # What the tests run inside sandboxes, beside what every Debian has.
 TEST_PACKAGES := $(RUN_PACKAGES) bash binutils busybox-static bzip2 coreutils dash diffutils findutils gawk gcc git grep gzip inotify-tools \
 	libc6-dev make mawk perl procps sed sqlite3 strace tar util-linux xz-utils
+# What the compiled form is built with.
+BUILD_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev python3-dev
 # What the benchmark's programs are made of, and what it compares with.
 BENCH_PACKAGES := $(RUN_PACKAGES) findutils gcc git libc6-dev make sqlite3 tar
 PEER_PACKAGES := bubblewrap proot runsc strace
 
 # Tests that start a platform in pytest's own process.
 ALONE := tests/platform tests/thread_group
+
+# Tests that use sandboxes as everybody does.
+OUTSIDE := tests/guest tests/replay tests/supervisor tests/test_packaging.py
 
 .PHONY: help run test test-alone lint format typecheck bench results peers golden vdso setup setup-dev setup-bench clean
 
@@ -40,8 +46,9 @@ run: setup ## run CMD in a sandbox: make run CMD="python3 -c 'print(6*7)'"
 
 test: setup-dev ## run every test; ARGS goes to pytest: make test ARGS="-k pipes"
 # The platform takes SIGCHLD through a descriptor, which the threads of pytest's workers would get in the way of.
-	$(if $(ARGS),,$(MAKE) test-alone)
-	$(BIN)/pytest -n auto $(or $(ARGS),$(addprefix --ignore ,$(ALONE)))
+# With COMPILED=1: the tests that look from outside. Others put stand-ins in places where compiled code takes only the real thing.
+	$(if $(ARGS)$(COMPILED),,$(MAKE) test-alone)
+	$(BIN)/pytest -n auto $(or $(ARGS),$(if $(COMPILED),$(OUTSIDE),$(addprefix --ignore ,$(ALONE))))
 
 test-alone: setup-dev ## run the tests that start platforms themselves
 	$(BIN)/pytest $(ALONE)
@@ -88,6 +95,8 @@ setup: $(STATE)/run
 setup-dev: $(STATE)/dev
 setup-bench: $(STATE)/bench
 
+ifndef COMPILED
+
 $(STATE)/run: pyproject.toml
 	@$(call need_packages,$(RUN_PACKAGES))
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -105,9 +114,27 @@ $(STATE)/bench: pyproject.toml Makefile $(STATE)/run
 	@$(call install_editable,'.[bench]')
 	@mkdir -p $(STATE) && touch $@
 
+else
+
+# mypyc looks at the types of what greenroom uses; hence first an ordinary installation. What is left in build of an earlier wheel would
+# come along in this one.
+$(STATE)/run $(STATE)/dev $(STATE)/bench &: pyproject.toml setup.py $(shell find actors config messages platform supervisor -name '*.py')
+	@$(call need_packages,$(sort $(BUILD_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)))
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(call install_editable,'.[bench$(comma)compiled$(comma)dev]')
+	rm -rf build
+	GREENROOM_COMPILED=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	rm -rf build
+	@cd $(VENV)/lib/python3*/site-packages/greenroom && ln -sfn $(CURDIR)/bench bench
+	@mkdir -p $(STATE) && touch $(STATE)/run $(STATE)/dev $(STATE)/bench
+
+endif
+
 clean: ## remove what the other tasks made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+comma := ,
 
 # Install those Debian packages of the list that are missing. Elsewhere than on Debian, trust that they are there.
 define need_packages

@@ -111,7 +111,7 @@ def _sandlock() -> System:
 
 def known_systems() -> list[System]:
     """Return all systems, those that are not installed too, in the order of the tables."""
-    from greenroom import __version__
+    from greenroom.config.build import build_name
 
     # The host's root read-only, a /tmp of its own, the working directory writable; no network, no host processes.
     own = ("--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--bind", "{work}", "{work}", "--unshare-all")
@@ -123,7 +123,7 @@ def known_systems() -> list[System]:
     ]
     return [
         System(NATIVE, "native"),
-        *(_greenroom(platform, __version__) for platform in GREENROOM_SYSTEMS),
+        *(_greenroom(platform, build_name()) for platform in GREENROOM_SYSTEMS),
         *_runsc_systems(),
         *(s if shutil.which(s.prefix[0], path=ENVIRONMENT["PATH"]) else _missing(s.name, s.title) for s in programs),
         _sandlock(),

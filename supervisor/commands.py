@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import __version__
+from ..config.build import build_name
 
 if TYPE_CHECKING:
     from ..config.spec import Command, SandboxSpec
@@ -48,7 +48,7 @@ _platform_option = click.option(
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="greenroom")
+@click.version_option(build_name(), prog_name="greenroom")
 def cli() -> None:
     """Run programs that you do not trust against a Linux kernel in user space."""
 
