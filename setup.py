@@ -71,6 +71,9 @@ def _append_decoders() -> None:
 
 
 def _compiled_modules(package: Path) -> Iterator[str]:
+    gone = [pattern for pattern in _INTERPRETED if not any(package.glob(pattern))]
+    if gone:
+        raise SystemExit(f"setup.py keeps modules interpreted that are not there: {', '.join(gone)}")
     for folder in _FOLDERS:
         for path in sorted((package / folder).rglob("*.py")):
             relative = path.relative_to(package)

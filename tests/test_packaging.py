@@ -6,6 +6,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from greenroom.actors.thread_group import dispatch
+from greenroom.config.build import is_compiled
+
 _ROOT = Path(__file__).parent.parent
 #: Folders at the top that users do not install.
 _NOT_INSTALLED = {"tests", "bench", "build", "dist"}
@@ -32,3 +35,8 @@ def test_data_of_packages_are_tracked() -> None:
 def test_platform_is_no_package_of_its_own() -> None:
     """With an __init__.py, ``python -m`` anything from the root would import it in place of the standard library's."""
     assert not (_ROOT / "platform" / "__init__.py").exists()
+
+
+def test_the_form_is_what_is_told() -> None:
+    """With COMPILED=1 machine code is tested, and not the source beside it."""
+    assert str(dispatch.__file__).endswith(".so") == is_compiled()

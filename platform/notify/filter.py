@@ -37,7 +37,7 @@ TRACED: Final = (
     0xFFFF_FFFF,
 )
 
-#: From this length on, in bytes, the host may align an anonymous mapping to huge pages: where it goes is not known.
+#: From this length on, in bytes, the host may align a mapping to huge pages: where it goes is not known.
 MOST_PLACED: Final = 1 << 21
 
 _LOAD, _RETURN = 0x20, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_RET|BPF_K

@@ -69,6 +69,8 @@ class NotifyPlatform(PtracePlatform):
         self._ready = select.poll()
         #: Events received ahead of a poll.
         self._received = False
+        #: Whether the host takes the hint of a large anonymous mapping whose place is free.
+        self.takes_hints = False
         #: Whether mapping calls may be left to the host, because it has no reason to refuse them.
         self.defers = _host_gives_memory()
 
@@ -79,7 +81,7 @@ class NotifyPlatform(PtracePlatform):
         except BaseException:
             seed.kill()
             raise
-        self.key, self.mmap_base = seed.key, seed.mmap_base
+        self.key, self.mmap_base, self.takes_hints = seed.key, seed.mmap_base, seed.takes_hints
         os.set_inheritable(self.listener, False)
         self._ready.register(self.listener, select.POLLIN)
         with contextlib.suppress(OSError):  # before Linux 6.6 it is only slower

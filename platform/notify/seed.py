@@ -18,7 +18,7 @@ from ..interface import STUB_ADDRESS
 from ..ptrace.binding import PTRACE_O_TRACESECCOMP
 from ..ptrace.seed import MESSAGE_PAGE, SHELF_SOCKET, Seed
 from ..x86_64.syscall_numbers import SYSCALL_NUMBERS as SYS
-from .filter import filter_program
+from .filter import MOST_PLACED, filter_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,7 @@ class NotifySeed(Seed):
 
     options: ClassVar[int] = Seed.options | PTRACE_O_TRACESECCOMP
     mmap_base: int
+    takes_hints: bool
 
     def __init__(self, shelf_socket: int, placement: Placement) -> None:
         #: What injected calls carry and the filter asks for.
@@ -79,6 +80,7 @@ class NotifySeed(Seed):
 
     def _empty_memory(self) -> None:
         super()._empty_memory()
+        self.takes_hints = self._tries_a_hint()
         self.mmap_base = self._find_mmap_base()
 
     def _find_mmap_base(self) -> int:
@@ -95,6 +97,16 @@ class NotifySeed(Seed):
         top = first + _PAGE
         self.inject(SYS["munmap"], MESSAGE_PAGE + _PAGE, STUB_ADDRESS - MESSAGE_PAGE - _PAGE)
         return top if (second, third, fourth) == (first - 2 * _PAGE, first - 4 * _PAGE, first) else 0
+
+    def _tries_a_hint(self) -> bool:
+        """Say whether a large anonymous mapping is made where the hint says, when there is just room for it."""
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS
+        behind = self.inject(_MMAP, 0, _PAGE, 0, flags, 0xFFFF_FFFF)
+        hint = behind - 2 * MOST_PLACED
+        place = self.inject(_MMAP, hint, 2 * MOST_PLACED, 0, flags, 0xFFFF_FFFF)
+        self.inject(SYS["munmap"], place, 2 * MOST_PLACED)
+        self.inject(SYS["munmap"], behind, _PAGE)
+        return place == hint
 
     def _seal(self) -> None:
         flags = _FILTER_FLAG_NEW_LISTENER | _FILTER_FLAG_WAIT_KILLABLE_RECV

@@ -22,7 +22,9 @@ which the host takes because it is free, and the call returns through a trampoli
 guest's; rcx and r11, which a system call destroys, hold what it needs.  So one stop does.  (With MAP_FIXED it would be
 a notification: the host asks the filter again after a stop.)  A private mapping of a file that was mapped the same way
 before, which the host has no reason to refuse then, is made so at its stop too: its descriptor is another on the shelf
-that tracees share, and the upper half of r8, which means nothing to the host, holds the guest's meanwhile.
+that tracees share, and the upper half of r8, which means nothing to the host, holds the guest's meanwhile.  What the
+host could align to huge pages does not go where the hint says: files from 2 MiB on, and before Linux 6.9 anonymous
+memory too (``NotifyPlatform.takes_hints``).  These mappings are injected.
 
 Where several tasks share memory such a call is in flight until the next is heard of its task, and ``NotifySpace`` keeps
 the host's order to ours.  It cannot fail on the host but for want of kernel memory (see ``NotifyPlatform.defers``);
@@ -347,7 +349,7 @@ class NotifyTask(PtraceTask):
         if flags & ~as_flags & _MAP_FIXED:
             return False
         flags |= _MAP_FIXED
-        if (wanted + _PAGE - 1) & -_PAGE != length or (as_prot, as_offset) != (prot, offset) or length > _MOST_DEFERRED:
+        if (wanted + _PAGE - 1) & -_PAGE != length or (as_prot, as_offset) != (prot, offset) or length >= MOST_PLACED:
             return False
         if as_flags & ~_IDLE_MAP_FLAGS | _MAP_FIXED != flags or as_flags & _MAP_FIXED and hint != address:
             return False
@@ -379,6 +381,8 @@ class NotifyTask(PtraceTask):
             return False
         if self._notification is None:
             if not self.at_call or self._stale or as_flags & _MAP_FIXED:
+                return False
+            if length >= MOST_PLACED and not self._notify.takes_hints:
                 return False
         elif hint != address if as_flags & _MAP_FIXED else hint or not natural or length >= MOST_PLACED:
             return False

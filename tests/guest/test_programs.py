@@ -100,6 +100,18 @@ def test_python_equals_native(text: str, placement: str, tmp_path: Path) -> None
     check_same(Case(("/usr/bin/python3", "-c", text), stdin=b"some input"), placement, tmp_path)
 
 
+def test_large_files_are_mapped_where_we_say(placement: str, tmp_path: Path) -> None:
+    """A host that may use huge pages likes to align them, from the second time on when the mapping is left to it."""
+    text = """
+import mmap, os
+file = os.open("/usr/bin/python3", os.O_RDONLY)
+for _ in range(4):
+    memory = mmap.mmap(file, 5 << 20, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    print(os.preadv(file, [memory], 4096))
+"""
+    check_same(Case(("/usr/bin/python3", "-c", text)), placement, tmp_path)
+
+
 def test_python_script_equals_native(placement: str, tmp_path: Path) -> None:
     """Byte code is written beside the modules and used the second time."""
     line = "echo 'x = 5' >m.py; echo 'import m; print(m.x)' >s.py; python3 s.py; ls __pycache__ | wc -l; python3 -X importtime s.py 2>&1 | grep -c m$"
