@@ -157,7 +157,7 @@ compile = $(BIN)/python -m compileall -q __init__.py __main__.py actors config m
 # each start of Python; a path in its place takes none.
 define install_editable
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable $(1); \
-	mkdir -p $(SOURCE); ln -sfn ../.. $(SOURCE)/greenroom; \
+	mkdir -p $(SOURCE); ln -sfn $(CURDIR) $(SOURCE)/greenroom; \
 	for file in $(VENV)/lib/python*/site-packages/__editable__.greenroom-*.pth; do \
 		echo "$(CURDIR)/$(SOURCE)" >"$$file"; \
 	done

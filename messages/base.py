@@ -94,6 +94,7 @@ def _slotted(cls: _C, *, kw_only: bool = True) -> _C:
     """
     fields = dict(getattr(cls, "__dataclass_fields__", ()))
     namespace = dict(vars(cls))
+    # Compiled classes have some annotations as types, not as text.
     own = [name for name, text in namespace.get("__annotations__", {}).items() if "ClassVar" not in str(text)]
     for name in own:
         fields[name] = _field(name, cls.__annotations__[name], namespace.pop(name, dataclasses.MISSING), kw_only)

@@ -5,7 +5,6 @@ Look at what changed (``greenroom trace show``) before you commit new ones: one 
 
 from __future__ import annotations
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -28,7 +27,7 @@ def record(name: str, file: pathlib.Path) -> int:
     """Run one program with tracing on and return its exit status."""
     placement, command = GOLDEN[name]
     greenroom = [sys.executable, "-m", "greenroom", "run", "--placement", placement, "--cwd", "/", "--trace", str(file)]
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     return subprocess.run([*greenroom, "--", *command], env=environment, check=False, capture_output=True).returncode
 
 
